@@ -1,0 +1,529 @@
+//! The command line. Parsing validates everything and opens nothing; what it
+//! returns can be used without another check. man/healthport.8 is the reference.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::Arg;
+use log::LevelFilter;
+use ureq::http::{HeaderName, HeaderValue, Method, Uri, header};
+
+/// What --help prints.
+pub const HELP: &str = "\
+healthport: opens a TCP port only while an HTTP health endpoint says ready
+
+usage: healthport [OPTIONS]
+
+  -u, --url URL               what to probe, plain HTTP
+                              [http://localhost:1936/healthz/ready]
+  -l, --listen ADDR:PORT      the port to open, up to 16 times [0.0.0.0:18898]
+  -i, --interval DURATION     from probe to probe, 10ms to 60m [1s]
+  -t, --timeout DURATION      for a whole probe, 1ms to 1m [500ms]
+      --rise N                good probes in a row to open, 1 to 100 [1]
+      --fall N                bad probes in a row to close, 1 to 100 [1]
+      --expect-status LIST    good codes and ranges: 200,204,300-399 [200]
+      --expect-body TEXT      the first 10 KiB of the body must contain TEXT
+      --method METHOD         GET or HEAD [GET]
+      --header 'NAME: VALUE'  send it too, repeatable; Host replaces the URL's
+      --drain-file PATH       while it exists the port is closed
+      --max-age DURATION      close when no probe has ended for this long
+                              [3 x (interval + timeout)]
+      --once                  probe once, print the result, exit 0 or 1
+      --check-config          print the settings and worst-case times, exit 0
+      --log-level LEVEL       error, warn, info, debug or trace [info]
+  -h, --help                  print this and exit
+  -V, --version               print the version and exit
+
+A DURATION carries its unit: ms, s or m. SIGUSR1 logs the state.
+Everything else is in healthport(8).
+";
+
+const MAX_LISTEN: usize = 16;
+const MAX_MAX_AGE: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// Headers that decide what a request is or how the connection goes on; another
+/// value would make the probe something else than one plain exchange.
+const OWN_HEADERS: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Print [`HELP`].
+    Help,
+    /// Print the version.
+    Version,
+    /// Print the configuration.
+    CheckConfig(Config),
+    /// Probe once.
+    Once(Config),
+    /// Translate until a signal comes.
+    Run(Config),
+}
+
+/// The resolved settings; `Config::default()` are the defaults.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// --url: http, with a host, without user information.
+    pub url: Uri,
+    /// --listen: at least one.
+    pub listen: Vec<SocketAddr>,
+    /// --interval, start to start.
+    pub interval: Duration,
+    /// --timeout, for a whole exchange.
+    pub timeout: Duration,
+    /// --rise, in probes.
+    pub rise: u32,
+    /// --fall, in probes.
+    pub fall: u32,
+    /// --expect-status.
+    pub expect_status: StatusList,
+    /// --expect-body, not empty.
+    pub expect_body: Option<String>,
+    /// --method.
+    pub method: Method,
+    /// --header, in their order.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// --drain-file.
+    pub drain_file: Option<PathBuf>,
+    /// --max-age.
+    pub max_age: Duration,
+    /// --log-level.
+    pub log_level: LevelFilter,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let (interval, timeout) = (Duration::from_secs(1), Duration::from_millis(500));
+        Config {
+            url: Uri::from_static("http://localhost:1936/healthz/ready"),
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 18898))],
+            interval,
+            timeout,
+            rise: 1,
+            fall: 1,
+            expect_status: StatusList(vec![200..=200]),
+            expect_body: None,
+            method: Method::GET,
+            headers: Vec::new(),
+            drain_file: None,
+            max_age: default_max_age(interval, timeout),
+            log_level: LevelFilter::Info,
+        }
+    }
+}
+
+/// Room for two late cycles before the port closes itself.
+fn default_max_age(interval: Duration, timeout: Duration) -> Duration {
+    3 * (interval + timeout)
+}
+
+impl Config {
+    /// The longest time from the service's first bad answer to a closed port;
+    /// like the next two, the duration of one answered probe comes on top.
+    pub fn closes_after_bad(&self) -> Duration {
+        self.interval * self.fall
+    }
+
+    /// The longest time from the service's last sign of life to a closed port.
+    pub fn closes_after_hang(&self) -> Duration {
+        self.interval + (self.fall - 1) * self.interval.max(self.timeout) + self.timeout
+    }
+
+    /// The longest time from the service's first good answer to an open port.
+    pub fn opens_after(&self) -> Duration {
+        self.interval * self.rise
+    }
+
+    /// The listening addresses as one word list.
+    pub fn ports(&self) -> String {
+        let list: Vec<_> = self.listen.iter().map(SocketAddr::to_string).collect();
+        list.join(", ")
+    }
+}
+
+/// What --check-config prints. Header values may be secrets and are left out.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let drain_file = self
+            .drain_file
+            .as_ref()
+            .map_or("off".into(), |path| path.to_string_lossy());
+        writeln!(f, "url            {}", self.url)?;
+        writeln!(f, "listen         {}", self.ports())?;
+        writeln!(f, "interval       {:?}", self.interval)?;
+        writeln!(f, "timeout        {:?}", self.timeout)?;
+        writeln!(f, "rise           {}", self.rise)?;
+        writeln!(f, "fall           {}", self.fall)?;
+        writeln!(f, "expect-status  {}", self.expect_status)?;
+        writeln!(
+            f,
+            "expect-body    {}",
+            self.expect_body.as_deref().unwrap_or("off")
+        )?;
+        writeln!(f, "method         {}", self.method)?;
+        writeln!(
+            f,
+            "header         {}",
+            if headers.is_empty() {
+                "off".into()
+            } else {
+                headers.join(", ")
+            }
+        )?;
+        writeln!(f, "drain-file     {drain_file}")?;
+        writeln!(f, "max-age        {:?}", self.max_age)?;
+        writeln!(
+            f,
+            "log-level      {}",
+            self.log_level.as_str().to_lowercase()
+        )?;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "worst-case times, each plus the duration of one answered probe:"
+        )?;
+        writeln!(f, "closes {:?} after a bad answer", self.closes_after_bad())?;
+        writeln!(f, "closes {:?} after a hang", self.closes_after_hang())?;
+        writeln!(f, "opens {:?} after a good answer", self.opens_after())?;
+        writeln!(
+            f,
+            "closes {:?} after the last probe, should healthport itself stall",
+            self.max_age
+        )
+    }
+}
+
+/// Status codes and ranges of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusList(Vec<RangeInclusive<u16>>);
+
+impl StatusList {
+    /// Whether `status` is in the list.
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl fmt::Display for StatusList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, range) in self.0.iter().enumerate() {
+            let comma = if position > 0 { "," } else { "" };
+            match (range.start(), range.end()) {
+                (first, last) if first == last => write!(f, "{comma}{first}")?,
+                (first, last) => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for StatusList {
+    type Err = ();
+
+    fn from_str(list: &str) -> Result<StatusList, ()> {
+        let code = |text: &str| match text.parse() {
+            // 1xx is never a final answer.
+            Ok(code @ 200..=599) if text.len() == 3 => Ok(code),
+            _ => Err(()),
+        };
+        let range = |item: &str| {
+            let (first, last) = item.split_once('-').unwrap_or((item, item));
+            let range = code(first)?..=code(last)?;
+            if range.is_empty() { Err(()) } else { Ok(range) }
+        };
+        list.split(',')
+            .map(range)
+            .collect::<Result<_, _>>()
+            .map(StatusList)
+    }
+}
+
+/// A wrong command line: one line without the program's name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> UsageError {
+        UsageError(error.to_string().escape_debug().to_string())
+    }
+}
+
+/// Parses the arguments, without the program's name.
+///
+/// # Errors
+/// A line that names the option, the value and what is allowed.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut config = Config::default();
+    let mut listen = Vec::new();
+    let mut max_age = None;
+    let (mut help, mut version, mut once, mut check_config) = (false, false, false, false);
+    let mut parser = lexopt::Parser::from_args(args);
+
+    while let Some(arg) = parser.next()? {
+        let name = match &arg {
+            Arg::Short(letter) => long_form(*letter).ok_or_else(|| {
+                UsageError(format!("unknown option '-{}'", letter.escape_debug()))
+            })?,
+            Arg::Long(name) => name,
+            Arg::Value(value) => {
+                return Err(UsageError(format!(
+                    "unexpected argument {value:?}: there are only options"
+                )));
+            }
+        };
+        let name = name.to_string();
+        let mut option = OptionValue {
+            name: &name,
+            parser: &mut parser,
+        };
+        match name.as_str() {
+            "url" => {
+                config.url = option.value(
+                    "a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)",
+                    url,
+                )?
+            }
+            "listen" => {
+                let address = option.value(
+                    "an IP address and a port, like 0.0.0.0:18898 or [::]:18898",
+                    address,
+                )?;
+                if listen.contains(&address) {
+                    return Err(UsageError(format!("--listen '{address}' is given twice")));
+                }
+                listen.push(address);
+                if listen.len() > MAX_LISTEN {
+                    return Err(UsageError(format!(
+                        "--listen '{address}' is one too many: up to {MAX_LISTEN} are allowed"
+                    )));
+                }
+            }
+            "interval" => config.interval = option.duration(10, 60 * 60 * 1000, "10ms to 60m")?,
+            "timeout" => config.timeout = option.duration(1, 60 * 1000, "1ms to 1m")?,
+            "rise" => config.rise = option.count()?,
+            "fall" => config.fall = option.count()?,
+            "expect-status" => {
+                config.expect_status = option.value(
+                    "codes and ranges from 200 to 599, like 200,204,300-399",
+                    |list| list.parse().ok(),
+                )?;
+            }
+            "expect-body" => {
+                config.expect_body = Some(option.value("a text that is not empty", non_empty)?)
+            }
+            "method" => {
+                config.method = option.value("GET or HEAD", |method| match method {
+                    "GET" => Some(Method::GET),
+                    "HEAD" => Some(Method::HEAD),
+                    _ => None,
+                })?;
+            }
+            "header" => {
+                let (name, value) = option.value("'NAME: VALUE' on one line", http_header)?;
+                if OWN_HEADERS.contains(&name) {
+                    return Err(UsageError(format!(
+                        "--header '{name}' is the probe's own: any other is allowed"
+                    )));
+                }
+                if name == header::HOST
+                    && config.headers.iter().any(|(name, _)| name == header::HOST)
+                {
+                    return Err(UsageError(
+                        "--header 'host' is given twice: one is allowed".to_string(),
+                    ));
+                }
+                config.headers.push((name, value));
+            }
+            "drain-file" => config.drain_file = Some(option.value("a path", non_empty)?.into()),
+            "max-age" => {
+                max_age = Some(option.duration(
+                    1,
+                    MAX_MAX_AGE.as_millis(),
+                    "interval + timeout to 240m",
+                )?);
+            }
+            "log-level" => {
+                config.log_level =
+                    option.value("error, warn, info, debug or trace", |level| match level {
+                        "error" => Some(LevelFilter::Error),
+                        "warn" => Some(LevelFilter::Warn),
+                        "info" => Some(LevelFilter::Info),
+                        "debug" => Some(LevelFilter::Debug),
+                        "trace" => Some(LevelFilter::Trace),
+                        _ => None,
+                    })?;
+            }
+            "once" => once = option.flag()?,
+            "check-config" => check_config = option.flag()?,
+            "help" => help = option.flag()?,
+            "version" => version = option.flag()?,
+            _ => {
+                return Err(UsageError(format!(
+                    "unknown option '--{}'",
+                    name.escape_debug()
+                )));
+            }
+        }
+    }
+
+    if !listen.is_empty() {
+        config.listen = listen;
+    }
+    // A lease shorter than a cycle that is allowed would close a healthy port.
+    let cycle = config.interval + config.timeout;
+    config.max_age = max_age.unwrap_or(default_max_age(config.interval, config.timeout));
+    if config.max_age < cycle {
+        return Err(UsageError(format!(
+            "--max-age '{:?}' is less than interval + timeout, {cycle:?}: the port would close between two probes",
+            config.max_age
+        )));
+    }
+    if config.method == Method::HEAD && config.expect_body.is_some() {
+        return Err(UsageError(
+            "--expect-body cannot be used with --method 'HEAD': the answer has no body".to_string(),
+        ));
+    }
+    if once && check_config {
+        return Err(UsageError(
+            "--once cannot be used with --check-config: choose one".to_string(),
+        ));
+    }
+    Ok(match (help, version, once, check_config) {
+        (true, ..) => Command::Help,
+        (_, true, ..) => Command::Version,
+        (_, _, true, _) => Command::Once(config),
+        (_, _, _, true) => Command::CheckConfig(config),
+        _ => Command::Run(config),
+    })
+}
+
+fn long_form(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'u' => "url",
+        'l' => "listen",
+        'i' => "interval",
+        't' => "timeout",
+        'h' => "help",
+        'V' => "version",
+        _ => return None,
+    })
+}
+
+/// The option that is being parsed. Every error about a value is made here, so
+/// that each names the option, the value and what is allowed.
+struct OptionValue<'a> {
+    name: &'a str,
+    parser: &'a mut lexopt::Parser,
+}
+
+impl OptionValue<'_> {
+    fn value<T>(
+        &mut self,
+        allowed: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, UsageError> {
+        let name = self.name;
+        let value = self
+            .parser
+            .value()
+            .map_err(|_| UsageError(format!("--{name} needs a value: {allowed}")))?;
+        value.to_str().and_then(parse).ok_or_else(|| {
+            UsageError(format!(
+                "--{name} {value:?} is not allowed: it takes {allowed}"
+            ))
+        })
+    }
+
+    fn count(&mut self) -> Result<u32, UsageError> {
+        self.value("a whole number from 1 to 100", |text| match text.parse() {
+            Ok(count @ 1..=100) if text.starts_with(|c: char| c.is_ascii_digit()) => Some(count),
+            _ => None,
+        })
+    }
+
+    /// `least` and `most` in milliseconds.
+    fn duration(&mut self, least: u128, most: u128, range: &str) -> Result<Duration, UsageError> {
+        let allowed = format!("a number with its unit (ms, s or m), from {range}");
+        self.value(&allowed, |text| {
+            let duration = duration(text)?;
+            let in_range = (least * 1_000_000..=most * 1_000_000).contains(&duration.as_nanos());
+            in_range.then_some(duration)
+        })
+    }
+
+    /// An option without a value: `--help=x` is an error.
+    fn flag(&mut self) -> Result<bool, UsageError> {
+        match self.parser.optional_value() {
+            None => Ok(true),
+            Some(value) => Err(UsageError(format!(
+                "--{} {value:?} is not allowed: it takes no value",
+                self.name
+            ))),
+        }
+    }
+}
+
+/// A decimal number and a unit: `500ms`, `1.5s`, `2m`.
+fn duration(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(unit);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+}
+
+fn url(text: &str) -> Option<Uri> {
+    // Never sent, so it cannot be meant: Uri drops it.
+    if text.contains('#') {
+        return None;
+    }
+    let url: Uri = text.parse().ok()?;
+    let (host, authority) = (url.host()?, url.authority()?.as_str());
+    // What is not a valid port counts as none, and would become port 80. A user
+    // name before the host fails here too: it would be sent as a password.
+    let port = authority.strip_prefix(host)?;
+    let port_is_good = port.is_empty() || url.port_u16().is_some_and(|port| port > 0);
+    let is_good = url.scheme_str() == Some("http") && !host.is_empty() && port_is_good;
+    is_good.then_some(url)
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    text.parse()
+        .ok()
+        .filter(|address: &SocketAddr| address.port() > 0)
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_string())
+}
+
+fn http_header(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    let value = value.trim_matches([' ', '\t']);
+    if value.is_empty() {
+        return None;
+    }
+    Some((name.parse().ok()?, value.parse().ok()?))
+}

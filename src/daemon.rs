@@ -1,0 +1,193 @@
+//! The loop: probe, decide, set the port, then tell. It runs over the [`World`],
+//! so that a test can script service, clock and port; [`Host`] is the real one.
+//!
+//! The port always comes first: nothing that can block (a log line, a datagram)
+//! stands between the verdict and the port.
+
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use crate::cli::Config;
+use crate::gate::{Gate, Port};
+use crate::health::Health;
+use crate::notify::{Notify, Told};
+use crate::probe::{Outcome, Prober};
+use crate::report::{Cycle, Reporter};
+use crate::signals::{Signals, Wake};
+
+/// Everything the loop does that is not a decision.
+pub trait World {
+    /// Time since some start; it never goes back.
+    fn now(&self) -> Duration;
+    /// One probe, within --timeout.
+    fn probe(&mut self) -> Outcome;
+    /// Why the port is drained, if it is.
+    fn drained(&mut self) -> Option<String>;
+    /// [`Gate::renew`].
+    fn renew(&mut self) -> bool;
+    /// [`Gate::set`].
+    fn set_port(&mut self, open: bool) -> Vec<Port>;
+    /// Writes one line to the log; may block.
+    fn log(&mut self, level: Level, line: &str);
+    /// [`Notify::send`].
+    fn notify(&mut self, assignments: &str) -> io::Result<()>;
+    /// [`Signals::sleep`].
+    fn sleep(&mut self, time: Duration) -> Wake;
+}
+
+/// Translates until a signal stops it. `watchdog` is [`Notify::watchdog`].
+pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) {
+    let mut health = Health::new(config.rise, config.fall);
+    let mut reporter = Reporter::new(config);
+    let mut told = Told::nothing(watchdog);
+    world.log(Level::Info, &reporter.start());
+    if watchdog.is_some_and(|watchdog| watchdog <= config.timeout) {
+        world.log(
+            Level::Warn,
+            "the watchdog's time (WatchdogSec=) is not longer than --timeout: a hung service will look like a hung healthport",
+        );
+    }
+
+    let mut due = world.now();
+    loop {
+        let outcome = world.probe();
+        let drained = world.drained();
+        let lapsed = !world.renew();
+        if lapsed {
+            health.reset();
+        }
+        let up = health.observe(outcome.is_good());
+        let ports = world.set_port(up && drained.is_none());
+
+        // The port is what it must be. From here on anything may block: the
+        // lease closes the port if it takes too long.
+        let lines = reporter.cycle(&Cycle {
+            now: world.now(),
+            outcome: &outcome,
+            up,
+            progress: health.progress(),
+            drained: drained.as_deref(),
+            lapsed,
+            ports: &ports,
+        });
+        for (level, line) in lines {
+            world.log(level, &line);
+        }
+        world.log(
+            Level::Debug,
+            &format!("probe: {}: {}", outcome.code, outcome.sentence),
+        );
+
+        // Start to start, without drift; a probe that overran is followed at
+        // once by one next probe, not by all that were missed.
+        due = (due + config.interval).max(world.now());
+        match rest(world, due, &mut told, reporter.status()) {
+            Wake::Time => {}
+            Wake::Report => {
+                let now = world.now();
+                world.log(Level::Info, &reporter.account(now));
+                due = now;
+            }
+            Wake::Stop(signal) => {
+                world.set_port(false);
+                // Not worth a word if systemd does not hear it: it sent the signal.
+                let _ = world.notify("STOPPING=1\nSTATUS=stopping");
+                let account = reporter.account(world.now());
+                world.log(
+                    Level::Info,
+                    &format!("{signal}: port closed, stopping; it was: {account}"),
+                );
+                return;
+            }
+        }
+    }
+}
+
+/// Sleeps until `due`, in pieces if the watchdog needs a sign of life before.
+fn rest(world: &mut impl World, due: Duration, told: &mut Told, status: &str) -> Wake {
+    loop {
+        let now = world.now();
+        if let Some(message) = told.message(now, status) {
+            match world.notify(&message) {
+                Ok(()) => told.sent(now, status),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {} // again soon
+                Err(error) => {
+                    world.log(Level::Warn, &format!("cannot notify systemd: {error}"));
+                    told.sent(now, status);
+                }
+            }
+        }
+        let wake = world.sleep(due.saturating_sub(now).min(told.longest_sleep()));
+        if wake != Wake::Time || world.now() >= due {
+            return wake;
+        }
+    }
+}
+
+/// The machine that the program runs on.
+#[derive(Debug)]
+pub struct Host {
+    start: Instant,
+    prober: Prober,
+    gate: Gate,
+    drain_file: Option<PathBuf>,
+    notify: Notify,
+    signals: Signals,
+}
+
+impl Host {
+    /// Takes the parts; opens nothing.
+    pub fn new(config: &Config, notify: Notify, signals: Signals) -> Host {
+        Host {
+            start: Instant::now(),
+            prober: Prober::new(config),
+            gate: Gate::new(&config.listen, config.max_age),
+            drain_file: config.drain_file.clone(),
+            notify,
+            signals,
+        }
+    }
+}
+
+impl World for Host {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn probe(&mut self) -> Outcome {
+        self.prober.probe()
+    }
+
+    fn drained(&mut self) -> Option<String> {
+        let path = self.drain_file.as_ref()?;
+        match path.try_exists() {
+            Ok(false) => None,
+            Ok(true) => Some(format!("drained, {path:?} exists")),
+            // When in doubt the port is closed.
+            Err(error) => Some(format!("drained, cannot look for {path:?}: {error}")),
+        }
+    }
+
+    fn renew(&mut self) -> bool {
+        self.gate.renew()
+    }
+
+    fn set_port(&mut self, open: bool) -> Vec<Port> {
+        self.gate.set(open)
+    }
+
+    fn log(&mut self, level: Level, line: &str) {
+        log::log!(target: "healthport", level, "{line}");
+    }
+
+    fn notify(&mut self, assignments: &str) -> io::Result<()> {
+        self.notify.send(assignments)
+    }
+
+    fn sleep(&mut self, time: Duration) -> Wake {
+        self.signals.sleep(time)
+    }
+}

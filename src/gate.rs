@@ -1,0 +1,278 @@
+//! The port. Open: a listening socket whose connections are accepted and closed
+//! at once. Closed: no listening socket, so that the kernel answers RST; a
+//! listener that merely stops accepting would still complete handshakes
+//! (kubernetes#103632).
+//!
+//! An open port belongs to a helper thread that sits in `accept`. It stays open
+//! only while the loop renews the lease: the helper closes it by itself when the
+//! loop stands still. The helper never logs and takes no lock: nothing that
+//! stalls the loop can stall it.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// The state of one listening address after [`Gate::set`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Port {
+    /// A connect succeeds.
+    Open,
+    /// A connect is refused, as it should be.
+    Closed,
+    /// A connect is refused although the port should be open: the sentence says
+    /// what the system refused.
+    Failed(String),
+}
+
+/// All listening addresses; they open and close together.
+#[derive(Debug)]
+pub struct Gate {
+    lease: Arc<Lease>,
+    doors: Vec<Door>,
+}
+
+impl Gate {
+    /// A closed gate. `max_age` is how long an open port outlives the last
+    /// [`Gate::renew`].
+    pub fn new(addresses: &[SocketAddr], max_age: Duration) -> Gate {
+        let door = |&address| Door {
+            address,
+            listening: None,
+        };
+        Gate {
+            lease: Arc::new(Lease::new(max_age)),
+            doors: addresses.iter().map(door).collect(),
+        }
+    }
+
+    /// Renews the lease; false if an open port was closed because it had run
+    /// out. Call it once per cycle, after the probe and before [`Gate::set`].
+    pub fn renew(&mut self) -> bool {
+        let in_time = self.lease.renew();
+        if in_time || self.doors.iter().all(|door| door.listening.is_none()) {
+            return true;
+        }
+        for door in &mut self.doors {
+            door.close();
+        }
+        false
+    }
+
+    /// Opens or closes every address, and says what came of it, in the order of
+    /// the addresses. One that could not be opened is tried again by the next
+    /// call, and never at another address.
+    pub fn set(&mut self, open: bool) -> Vec<Port> {
+        let turn = |door: &mut Door| match open {
+            false => {
+                door.close();
+                Port::Closed
+            }
+            true => door
+                .open(&self.lease)
+                .map_or_else(Port::Failed, |()| Port::Open),
+        };
+        self.doors.iter_mut().map(turn).collect()
+    }
+}
+
+/// One listening address.
+#[derive(Debug)]
+struct Door {
+    address: SocketAddr,
+    listening: Option<Listening>,
+}
+
+impl Door {
+    fn open(&mut self, lease: &Arc<Lease>) -> Result<(), String> {
+        if self
+            .listening
+            .as_ref()
+            .is_some_and(|l| l.helper.is_finished())
+        {
+            // The helper gave up since the last cycle and has closed the port.
+            // One cycle closed, so that a helper that fails at once cannot spin.
+            let error = self
+                .close()
+                .unwrap_or_else(|| "the helper died".to_string());
+            return Err(format!("cannot accept on {}: {error}", self.address));
+        }
+        if self.listening.is_none() {
+            let listening = Listening::start(self.address, lease)
+                .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
+            self.listening = Some(listening);
+        }
+        Ok(())
+    }
+
+    /// Closes the port, if it is open, and returns why its helper ended if that
+    /// was not because of this.
+    fn close(&mut self) -> Option<String> {
+        self.listening.take()?.stop().map(|error| error.to_string())
+    }
+}
+
+#[derive(Debug)]
+struct Listening {
+    socket: Socket,
+    helper: JoinHandle<Option<io::Error>>,
+}
+
+impl Listening {
+    /// The listener that `std` makes has SO_REUSEADDR: connections of the last
+    /// opening that are in TIME_WAIT do not keep it from opening again.
+    fn start(address: SocketAddr, lease: &Arc<Lease>) -> io::Result<Listening> {
+        let listener = TcpListener::bind(address)?;
+        let socket = Socket::of(&listener)?;
+        let (own, lease) = (socket.try_clone()?, Arc::clone(lease));
+        let helper = thread::Builder::new()
+            .name("accept".to_string())
+            .spawn(move || accept(&listener, &own, &lease))?;
+        Ok(Listening { socket, helper })
+    }
+
+    fn stop(self) -> Option<io::Error> {
+        self.socket.close();
+        // Not a wait: `accept` has just been made to fail (about 50 us).
+        self.helper.join().ok().flatten()
+    }
+}
+
+/// The helper: accept, close, watch the lease. Returns the error that made it
+/// give up, or nothing if the port was closed on purpose or the lease ran out.
+fn accept(listener: &TcpListener, socket: &Socket, lease: &Lease) -> Option<io::Error> {
+    loop {
+        let Some(left) = lease.left() else {
+            socket.close();
+            return None;
+        };
+        // It bounds how long accept() blocks, so the lease is looked at again
+        // the moment it runs out, or was renewed.
+        let accepted = socket
+            .stream
+            .set_read_timeout(Some(left))
+            .and_then(|()| listener.accept());
+        match accepted {
+            // Dropping the connection closes it: the handshake was the answer.
+            Ok(_) => {}
+            Err(_) if socket.closing.load(Ordering::SeqCst) => return None,
+            Err(error) if is_passing(&error) => {}
+            // Descriptors or memory exhausted, or something nobody thought of:
+            // to accept again at once would spin, and to wait would leave a port
+            // open that nobody serves. The loop tries again in its next cycle.
+            Err(error) => {
+                socket.close();
+                return Some(error);
+            }
+        }
+    }
+}
+
+/// Whether an error of `accept` says nothing about the listener: the wait is
+/// over, or the connection was lost before it was accepted (accept(2), "Error
+/// handling": treat the network errors of the new socket like EAGAIN).
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        WouldBlock
+            | Interrupted
+            | ConnectionAborted
+            | ConnectionReset
+            | NetworkDown
+            | NetworkUnreachable
+            | HostUnreachable
+            | TimedOut
+            | PermissionDenied
+    )
+}
+
+/// A listening socket as something that can be shut down and given a timeout.
+/// Both work on any socket, but `std` offers them on [`TcpStream`] only.
+#[derive(Debug)]
+struct Socket {
+    stream: TcpStream,
+    /// Says that an error of `accept` is wanted.
+    closing: Arc<AtomicBool>,
+}
+
+impl Socket {
+    fn of(listener: &TcpListener) -> io::Result<Socket> {
+        Ok(Socket {
+            stream: TcpStream::from(OwnedFd::from(listener.try_clone()?)),
+            closing: Arc::default(),
+        })
+    }
+
+    fn try_clone(&self) -> io::Result<Socket> {
+        Ok(Socket {
+            stream: self.stream.try_clone()?,
+            closing: Arc::clone(&self.closing),
+        })
+    }
+
+    /// Ends the listening: the next SYN gets RST, also while descriptors of the
+    /// socket remain, and a blocked `accept` returns EINVAL. An error would mean
+    /// that the socket does not listen any more.
+    fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Until when the port may stay open.
+#[derive(Debug)]
+struct Lease {
+    start: Instant,
+    max_age: Duration,
+    /// Nanoseconds since `start` (enough for 584 years); 0 = has run out.
+    deadline: AtomicU64,
+}
+
+impl Lease {
+    fn new(max_age: Duration) -> Lease {
+        Lease {
+            start: Instant::now(),
+            max_age,
+            deadline: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        nanoseconds(self.start.elapsed())
+    }
+
+    /// Starts anew; false if it had run out, whether or not a helper noticed.
+    fn renew(&self) -> bool {
+        let now = self.now();
+        let before = self
+            .deadline
+            .swap(now + nanoseconds(self.max_age), Ordering::SeqCst);
+        before > now
+    }
+
+    /// What is left, or nothing from the moment it has run out until renewed.
+    fn left(&self) -> Option<Duration> {
+        let deadline = self.deadline.load(Ordering::SeqCst);
+        let left = deadline.saturating_sub(self.now());
+        if left > 0 {
+            return Some(Duration::from_nanos(left));
+        }
+        // Only the deadline that was looked at may run out, not one that the
+        // loop has just set.
+        match self
+            .deadline
+            .compare_exchange(deadline, 0, Ordering::SeqCst, Ordering::SeqCst)
+        {
+            Ok(_) => None,
+            Err(_) => self.left(),
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
+}

@@ -1,0 +1,12 @@
+//! healthport translates an application's HTTP health into an open or a closed
+//! TCP port. This list of modules exists so that tests, benches and fuzz targets
+//! can reach the parts; the program is `main.rs`, the flow is `daemon.rs`.
+
+pub mod cli;
+pub mod daemon;
+pub mod gate;
+pub mod health;
+pub mod notify;
+pub mod probe;
+pub mod report;
+pub mod signals;

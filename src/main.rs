@@ -1,0 +1,88 @@
+//! Result to exit code, logger, wiring. The flow is in `daemon.rs`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::{env, panic, process};
+
+use healthport::cli::{self, Command, Config};
+use healthport::daemon::{self, Host};
+use healthport::notify::Notify;
+use healthport::probe::Prober;
+use healthport::signals::Signals;
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
+
+/// The one probe of --once found the service not healthy.
+const UNHEALTHY: u8 = 1;
+/// EX_USAGE of sysexits(3).
+const USAGE: u8 = 64;
+/// EX_OSERR of sysexits(3).
+const SYSTEM: u8 = 71;
+
+fn main() -> ExitCode {
+    // The logger panics when standard error is a broken pipe. To go on without
+    // a voice is no service; to end closes the port, and who restarts it gives
+    // it a new standard error.
+    panic::set_hook(Box::new(|panic| {
+        let _ = writeln!(io::stderr(), "healthport: {panic}");
+        process::exit(SYSTEM.into());
+    }));
+    let command = match cli::parse(env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "healthport: {error}\nTry 'healthport --help'");
+            return USAGE.into();
+        }
+    };
+    run(command).unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "healthport: {error}");
+        SYSTEM.into()
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode, String> {
+    match command {
+        Command::Help => print(cli::HELP),
+        Command::Version => print(concat!("healthport ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::CheckConfig(config) => print(&config.to_string()),
+        Command::Once(config) => {
+            log(&config)?;
+            let outcome = Prober::new(&config).probe();
+            print(&format!(
+                "{}: {} {}\n",
+                outcome.code, config.url, outcome.sentence
+            ))?;
+            Ok(if outcome.is_good() {
+                ExitCode::SUCCESS
+            } else {
+                UNHEALTHY.into()
+            })
+        }
+        Command::Run(config) => {
+            log(&config)?;
+            let signals =
+                Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
+            let notify = Notify::from_env()?;
+            let watchdog = notify.watchdog;
+            daemon::run(&config, watchdog, &mut Host::new(&config, notify, signals));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn print(text: &str) -> Result<ExitCode, String> {
+    let printed = io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush());
+    printed.map_err(|error| format!("cannot write to standard output: {error}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log(config: &Config) -> Result<(), String> {
+    let logger = SimpleLogger::new().with_level(config.log_level);
+    // "ureq" and "ureq_proto" would tell every step of every probe.
+    let logger = logger.with_module_level("ureq", LevelFilter::Warn.min(config.log_level));
+    logger
+        .init()
+        .map_err(|error| format!("cannot start the log: {error}"))
+}

@@ -1,0 +1,114 @@
+//! sd_notify: tells systemd that the service is ready, in which state it is, and
+//! that the loop makes progress (sd_notify(3)). Without NOTIFY_SOCKET it does
+//! nothing; it never blocks and never fails the loop.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process;
+use std::time::Duration;
+
+/// The way to the service manager, if there is one.
+#[derive(Debug)]
+pub struct Notify {
+    manager: Option<(UnixDatagram, SocketAddr)>,
+    /// WatchdogSec= of the unit.
+    pub watchdog: Option<Duration>,
+}
+
+impl Notify {
+    /// Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
+    ///
+    /// # Errors
+    /// One line, if there is a NOTIFY_SOCKET that cannot be used.
+    pub fn from_env() -> Result<Notify, String> {
+        let manager = match env::var_os("NOTIFY_SOCKET") {
+            None => None,
+            Some(path) => Some(socket(&path).map_err(|error| {
+                format!("cannot notify systemd on NOTIFY_SOCKET {path:?}: {error}")
+            })?),
+        };
+        let variable = |name| {
+            env::var(name)
+                .ok()
+                .and_then(|value| value.parse::<u64>().ok())
+        };
+        // Set for another process (a wrapper that forked): not our watchdog.
+        let ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
+        let watchdog = variable("WATCHDOG_USEC").filter(|&usec| ours && usec > 0);
+        Ok(Notify {
+            watchdog: watchdog
+                .map(Duration::from_micros)
+                .filter(|_| manager.is_some()),
+            manager,
+        })
+    }
+
+    /// Sends assignments such as `READY=1`, one per line; to nobody if there is
+    /// no service manager.
+    ///
+    /// # Errors
+    /// The system's. `WouldBlock`: no room for the datagram; to wait for it
+    /// could stall the loop.
+    pub fn send(&self, assignments: &str) -> io::Result<()> {
+        if let Some((socket, address)) = &self.manager {
+            socket.send_to_addr(assignments.as_bytes(), address)?;
+        }
+        Ok(())
+    }
+}
+
+/// What systemd was told, so that it is told again only when it changes.
+#[derive(Debug)]
+pub struct Told {
+    watchdog: Option<Duration>,
+    last: Option<(Duration, String)>,
+}
+
+impl Told {
+    /// Nothing yet; `watchdog` is [`Notify::watchdog`].
+    pub fn nothing(watchdog: Option<Duration>) -> Told {
+        Told {
+            watchdog,
+            last: None,
+        }
+    }
+
+    /// The longest sleep between two signs of life: a quarter of the watchdog's
+    /// time, so that a late one and a lost one together do not bark.
+    pub fn longest_sleep(&self) -> Duration {
+        self.watchdog.map_or(Duration::MAX, |watchdog| watchdog / 4)
+    }
+
+    /// What to send at `now`, if anything. READY comes with the first: the first
+    /// probe is done.
+    pub fn message(&self, now: Duration, status: &str) -> Option<String> {
+        match &self.last {
+            None => Some(format!("READY=1\nSTATUS={status}\nWATCHDOG=1")),
+            Some((_, last)) if last != status => Some(format!("STATUS={status}\nWATCHDOG=1")),
+            Some((then, _)) if now.saturating_sub(*then) >= self.longest_sleep() => {
+                Some("WATCHDOG=1".to_string())
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Call it when the message was sent.
+    pub fn sent(&mut self, now: Duration, status: &str) {
+        self.last = Some((now, status.to_string()));
+    }
+}
+
+fn socket(path: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(path)?,
+    };
+    // Not connected: it would not survive a manager that makes its socket anew.
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, address))
+}

@@ -1,0 +1,309 @@
+//! One HTTP request becomes one Outcome. Always a new connection, never a
+//! redirect or a proxy, one deadline for the whole exchange: each of these made
+//! somebody's health check say ready for a service that was not.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
+
+use ureq::http::{HeaderValue, Request, Uri, header};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector};
+use ureq::{Agent, Error, Timeout};
+
+use crate::cli::Config;
+
+/// How much of the body --expect-body looks at, in bytes (the kubelet's limit).
+const BODY_LIMIT: usize = 10 * 1024;
+
+/// The longest status line and headers that are read, in bytes.
+const HEAD_LIMIT: usize = 8 * 1024;
+
+/// What kind of answer a probe got; the short code is for logs and counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// An expected status (and body).
+    Ok,
+    /// Another status.
+    Status,
+    /// No connection.
+    Connect,
+    /// No complete answer in time.
+    Timeout,
+    /// No HTTP answer.
+    Protocol,
+    /// An expected status, but not the expected body.
+    Body,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Code::Ok => "ok",
+            Code::Status => "status",
+            Code::Connect => "connect",
+            Code::Timeout => "timeout",
+            Code::Protocol => "protocol",
+            Code::Body => "body",
+        })
+    }
+}
+
+/// What one probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The kind.
+    pub code: Code,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// One line for people. It has no times in it, so that two probes with the
+    /// same finding have the same sentence.
+    pub sentence: String,
+}
+
+impl Outcome {
+    /// Whether the probed service is healthy.
+    pub fn is_good(&self) -> bool {
+        self.code == Code::Ok
+    }
+}
+
+/// Asks one URL.
+#[derive(Debug)]
+pub struct Prober {
+    agent: Agent,
+    request: Request<()>,
+    config: Config,
+}
+
+impl Prober {
+    /// Prepares the request; nothing is opened.
+    pub fn new(config: &Config) -> Prober {
+        let mut request = Request::new(());
+        *request.method_mut() = config.method.clone();
+        *request.uri_mut() = config.url.clone();
+        request
+            .headers_mut()
+            .append(header::CONNECTION, HeaderValue::from_static("close"));
+        for (name, value) in &config.headers {
+            request.headers_mut().append(name, value.clone());
+        }
+        // Most defaults are for a browser-like client and wrong for a probe.
+        let agent = Agent::config_builder()
+            .timeout_global(Some(config.timeout)) // from look-up to last byte
+            .proxy(None) // else HTTP_PROXY from the environment
+            .max_redirects(0) // else 10: a login page would look ready
+            .max_redirects_will_error(false) // the redirect is the answer
+            .http_status_as_error(false)
+            .max_idle_connections(0) // a kept one stays with the old process
+            .user_agent(concat!("healthport/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("") // else an empty header
+            .max_response_header_size(HEAD_LIMIT)
+            // More than the limit: a full buffer reads as a lost connection.
+            .input_buffer_size(2 * HEAD_LIMIT)
+            .output_buffer_size(2 * HEAD_LIMIT)
+            .build();
+        Prober {
+            agent: Agent::with_parts(agent, Dial(TcpConnector::default()), Lookup::default()),
+            request,
+            config: config.clone(),
+        }
+    }
+
+    /// Probes once. Returns within --timeout, however the service behaves.
+    pub fn probe(&self) -> Outcome {
+        let start = Instant::now();
+        let outcome = self.ask();
+        // A process that was stopped or a machine that slept may find an answer
+        // that was true long ago, and no read has timed out.
+        if start.elapsed() > self.config.timeout && outcome.is_good() {
+            return self.failed(&Error::Timeout(Timeout::Global));
+        }
+        outcome
+    }
+
+    fn ask(&self) -> Outcome {
+        let response = match self.agent.run(self.request.clone()) {
+            Ok(response) => response,
+            Err(error) => return self.failed(&error),
+        };
+        let status = response.status().as_u16();
+        let answered = |code, sentence| Outcome {
+            code,
+            status: Some(status),
+            sentence,
+        };
+        if !self.config.expect_status.contains(status) {
+            let expected = &self.config.expect_status;
+            return answered(
+                Code::Status,
+                format!("answered {status}, expected {expected}"),
+            );
+        }
+        let Some(text) = &self.config.expect_body else {
+            return answered(Code::Ok, format!("answered {status}"));
+        };
+        match contains(response.into_body().into_reader(), text.as_bytes()) {
+            Ok(true) => answered(
+                Code::Ok,
+                format!("answered {status} with the expected body"),
+            ),
+            Ok(false) => {
+                let sentence = format!("answered {status}, but its body does not contain {text:?}");
+                answered(Code::Body, sentence)
+            }
+            Err(error) => Outcome {
+                status: Some(status),
+                ..self.failed(&error.into())
+            },
+        }
+    }
+
+    /// Every error of ureq, which are all about transport and protocol here.
+    fn failed(&self, error: &Error) -> Outcome {
+        let (code, sentence) = match error {
+            Error::Timeout(Timeout::Connect) => (
+                Code::Timeout,
+                format!("no connection within {:?}", self.config.timeout),
+            ),
+            Error::Timeout(_) => (
+                Code::Timeout,
+                format!("no complete answer within {:?}", self.config.timeout),
+            ),
+            // Only Dial and Lookup make these.
+            Error::Other(reason) => (Code::Connect, reason.to_string()),
+            Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => (
+                Code::Protocol,
+                "closed the connection without a complete answer".to_string(),
+            ),
+            Error::Io(error) => (Code::Protocol, format!("connection lost: {error}")),
+            Error::LargeResponseHeader(..) => (
+                Code::Protocol,
+                format!("headers of more than {HEAD_LIMIT} bytes"),
+            ),
+            error => (Code::Protocol, format!("not a valid HTTP answer: {error}")),
+        };
+        Outcome {
+            code,
+            status: None,
+            // Should an error ever quote the other side: it stays one line.
+            sentence: sentence.replace(char::is_control, " "),
+        }
+    }
+}
+
+/// Whether the first 10 KiB of a body contain `text`. Reads no further than it
+/// must: a service need not end its body to have said that it is ready.
+fn contains(body: impl Read, text: &[u8]) -> io::Result<bool> {
+    let mut body = body.take(BODY_LIMIT as u64);
+    let mut seen = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let length = body.read(&mut chunk)?;
+        if length == 0 {
+            return Ok(false);
+        }
+        // The text may have begun at the end of what was searched before.
+        let from = seen.len().saturating_sub(text.len());
+        seen.extend_from_slice(&chunk[..length]);
+        if seen[from..]
+            .windows(text.len())
+            .any(|window| window == text)
+        {
+            return Ok(true);
+        }
+    }
+}
+
+/// Name look-up. ureq's own starts a thread for every look-up with a timeout;
+/// for an address there is nothing to look up, and `localhost` is both loopback
+/// addresses (RFC 6761), as services listen on one, the other, or both
+/// (openshift/origin#7432).
+#[derive(Debug, Default)]
+struct Lookup(DefaultResolver);
+
+impl Resolver for Lookup {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let known: &[IpAddr] = if host.eq_ignore_ascii_case("localhost") {
+            &[
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ]
+        } else if let Ok(address) = bare.parse::<IpAddr>() {
+            &[address]
+        } else {
+            return self
+                .0
+                .resolve(uri, config, timeout)
+                .map_err(|error| match error {
+                    Error::Timeout(_) => error,
+                    error => {
+                        Error::Other(format!("cannot look up {host}: {}", error.into_io()).into())
+                    }
+                });
+        };
+        let mut addresses = self.empty();
+        for &address in known {
+            addresses.push(SocketAddr::new(address, uri.port_u16().unwrap_or(80)));
+        }
+        Ok(addresses)
+    }
+}
+
+/// Connects to one address after the other. ureq's own connector does too, but
+/// reports only the last error: where there is no IPv6, a service that is down
+/// on 127.0.0.1 would read "Address family not supported".
+#[derive(Debug)]
+struct Dial(TcpConnector);
+
+impl Connector for Dial {
+    type Out = <TcpConnector as Connector>::Out;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<()>,
+    ) -> Result<Option<Self::Out>, Error> {
+        let start = Instant::now();
+        let mut first = None;
+        for (tried, &address) in details.addrs.iter().enumerate() {
+            // An address that swallows SYNs leaves their share to the others.
+            let left = details.timeout.after.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                break; // ureq takes zero for a whole second
+            }
+            let share = left / (details.addrs.len() - tried) as u32;
+            let mut addrs = details.resolver.empty();
+            addrs.push(address);
+            let one = ConnectionDetails {
+                addrs,
+                timeout: NextTimeout {
+                    after: share.into(),
+                    ..details.timeout
+                },
+                current_time: details.current_time.clone(),
+                run_connector: details.run_connector.clone(),
+                register_shutdown: details.register_shutdown.clone(),
+                ..*details
+            };
+            let error = match self.0.connect(&one, chained) {
+                Err(Error::Timeout(_)) => Error::Timeout(Timeout::Connect),
+                Err(error) => {
+                    let error = error.into_io();
+                    Error::Other(format!("cannot connect to {address}: {error}").into())
+                }
+                connected => return connected,
+            };
+            first.get_or_insert(error);
+        }
+        Err(first.unwrap_or(Error::Timeout(Timeout::Connect)))
+    }
+}

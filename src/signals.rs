@@ -1,0 +1,102 @@
+//! Signals, and the sleep that they end. SIGTERM and SIGINT stop, SIGUSR1 asks
+//! for a report. A stop must close the port in milliseconds whatever the loop is
+//! doing, so outside the sleep the handler itself ends the process.
+
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::{flag, low_level};
+
+/// Why a sleep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// The time is over.
+    Time,
+    /// SIGUSR1: report and probe at once.
+    Report,
+    /// SIGTERM or SIGINT, by name.
+    Stop(&'static str),
+}
+
+/// The process's signals; make it once.
+#[derive(Debug)]
+pub struct Signals {
+    wake: UnixStream,
+    stop: Arc<AtomicUsize>,
+    report: Arc<AtomicBool>,
+    /// While set, a stop signal ends the process from its handler, and the
+    /// kernel closes the port: 0.5 ms, also while a probe hangs or a log line
+    /// finds no reader. Clear only where the loop looks at `stop` itself.
+    exit_at_once: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Takes over SIGTERM, SIGINT and SIGUSR1.
+    ///
+    /// # Errors
+    /// The system's, if it refuses a socket pair or a handler.
+    pub fn new() -> io::Result<Signals> {
+        let (wake, ring) = UnixStream::pair()?;
+        let signals = Signals {
+            wake,
+            stop: Arc::default(),
+            report: Arc::default(),
+            exit_at_once: Arc::new(AtomicBool::new(true)),
+        };
+        // The handlers of a signal run in the order of their registration: the
+        // flags must be set before the pipe wakes whoever looks at them.
+        for stop in [SIGTERM, SIGINT] {
+            flag::register_conditional_shutdown(stop, 0, Arc::clone(&signals.exit_at_once))?;
+            flag::register_usize(stop, Arc::clone(&signals.stop), stop as usize)?;
+            low_level::pipe::register(stop, ring.try_clone()?)?;
+        }
+        flag::register(SIGUSR1, Arc::clone(&signals.report))?;
+        low_level::pipe::register(SIGUSR1, ring)?;
+        Ok(signals)
+    }
+
+    /// Sleeps for `time`, or until a signal comes or has come since the last
+    /// sleep.
+    pub fn sleep(&self, time: Duration) -> Wake {
+        let end = Instant::now() + time;
+        self.exit_at_once.store(false, Ordering::SeqCst);
+        let wake = self.wait(end);
+        self.exit_at_once.store(true, Ordering::SeqCst);
+        // A stop between the last look and the store above only left its flag.
+        self.stopped().unwrap_or(wake)
+    }
+
+    fn wait(&self, end: Instant) -> Wake {
+        loop {
+            if let Some(stop) = self.stopped() {
+                return stop;
+            }
+            if self.report.swap(false, Ordering::SeqCst) {
+                return Wake::Report;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            // A timeout of zero is an error, not a look without waiting.
+            if left.is_zero() || self.wake.set_read_timeout(Some(left)).is_err() {
+                return Wake::Time;
+            }
+            // Bytes: look at the flags again (they may be stale, from a signal
+            // that was already acted upon). Interrupted: sleep what is left.
+            match (&self.wake).read(&mut [0; 64]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Wake::Time,
+                _ => {}
+            }
+        }
+    }
+
+    fn stopped(&self) -> Option<Wake> {
+        match self.stop.load(Ordering::SeqCst) as i32 {
+            0 => None,
+            SIGINT => Some(Wake::Stop("SIGINT")),
+            _ => Some(Wake::Stop("SIGTERM")),
+        }
+    }
+}

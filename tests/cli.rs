@@ -1,0 +1,436 @@
+//! The command line against the real binary: every wrong value of every option,
+//! and what the right ones resolve to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use common::run;
+
+const URL: &str = "a URL like http://HOST[:PORT]/PATH";
+const ADDRESS: &str = "an IP address and a port";
+const DURATION: &str = "a number with its unit (ms, s or m)";
+const COUNT: &str = "a whole number from 1 to 100";
+const STATUS: &str = "codes and ranges from 200 to 599";
+const HEADER: &str = "'NAME: VALUE' on one line";
+const LEVEL: &str = "error, warn, info, debug or trace";
+
+/// The option, a value that it must refuse, and what it says is allowed.
+const WRONG: &[(&str, &str, &str)] = &[
+    ("--url", "", URL),
+    (
+        "--url",
+        "https://localhost:6443/readyz",
+        "plain HTTP, no TLS",
+    ),
+    ("--url", "localhost:1936", URL),
+    ("--url", "/healthz/ready", URL),
+    ("--url", "http://", URL),
+    ("--url", "http:///healthz", URL),
+    ("--url", "http://:1936/", URL),
+    ("--url", "ftp://localhost/", URL),
+    ("--url", "http://localhost:0/", URL),
+    ("--url", "http://localhost:65536/", URL),
+    ("--url", "http://localhost:99999/", URL),
+    ("--url", "http://localhost:/", URL),
+    ("--url", "http://localhost:x/", URL),
+    ("--url", "http://[::1/", URL),
+    ("--url", "http://user@localhost/", URL),
+    ("--url", "http://user:secret@localhost/", URL),
+    ("--url", "http://localhost/#ready", URL),
+    ("--url", "http://local host/", URL),
+    ("--url", "http://localhost/\n", URL),
+    ("--listen", "", ADDRESS),
+    ("--listen", "18898", ADDRESS),
+    ("--listen", ":18898", ADDRESS),
+    ("--listen", "0.0.0.0", ADDRESS),
+    ("--listen", "0.0.0.0:", ADDRESS),
+    ("--listen", "0.0.0.0:0", ADDRESS),
+    ("--listen", "0.0.0.0:65536", ADDRESS),
+    ("--listen", "localhost:18898", ADDRESS),
+    ("--listen", "::18898", ADDRESS),
+    ("--listen", "*:18898", ADDRESS),
+    ("--listen", "256.0.0.1:18898", ADDRESS),
+    ("--interval", "", DURATION),
+    ("--interval", "1", DURATION),
+    ("--interval", "s", DURATION),
+    ("--interval", "-1s", DURATION),
+    ("--interval", "+1s", DURATION),
+    ("--interval", "1 s", DURATION),
+    ("--interval", "1e3s", DURATION),
+    ("--interval", "1..5s", DURATION),
+    ("--interval", "1h", DURATION),
+    ("--interval", "1S", DURATION),
+    ("--interval", "infs", DURATION),
+    ("--interval", "0s", "from 10ms to 60m"),
+    ("--interval", "9ms", "from 10ms to 60m"),
+    ("--interval", "9.999ms", "from 10ms to 60m"),
+    ("--interval", "60.1m", "from 10ms to 60m"),
+    ("--interval", "99999999999999999999999m", "from 10ms to 60m"),
+    ("--timeout", "", DURATION),
+    ("--timeout", "500", DURATION),
+    ("--timeout", "0ms", "from 1ms to 1m"),
+    ("--timeout", "0.5ms", "from 1ms to 1m"),
+    ("--timeout", "61s", "from 1ms to 1m"),
+    ("--rise", "", COUNT),
+    ("--rise", "0", COUNT),
+    ("--rise", "101", COUNT),
+    ("--rise", "-1", COUNT),
+    ("--rise", "+1", COUNT),
+    ("--rise", "1.0", COUNT),
+    ("--rise", "two", COUNT),
+    ("--fall", "", COUNT),
+    ("--fall", "0", COUNT),
+    ("--fall", "101", COUNT),
+    ("--fall", "99999999999", COUNT),
+    ("--expect-status", "", STATUS),
+    ("--expect-status", "ok", STATUS),
+    ("--expect-status", "20", STATUS),
+    ("--expect-status", "0200", STATUS),
+    ("--expect-status", "+200", STATUS),
+    ("--expect-status", "100", STATUS),
+    ("--expect-status", "600", STATUS),
+    ("--expect-status", "200,", STATUS),
+    ("--expect-status", "200, 204", STATUS),
+    ("--expect-status", "299-200", STATUS),
+    ("--expect-status", "200-", STATUS),
+    ("--expect-status", "200-299-399", STATUS),
+    ("--expect-body", "", "a text that is not empty"),
+    ("--method", "", "GET or HEAD"),
+    ("--method", "get", "GET or HEAD"),
+    ("--method", "POST", "GET or HEAD"),
+    ("--header", "", HEADER),
+    ("--header", "X-Probe", HEADER),
+    ("--header", ": value", HEADER),
+    ("--header", "X-Probe:", HEADER),
+    ("--header", "X-Probe: ", HEADER),
+    ("--header", "X Probe: 1", HEADER),
+    ("--header", "X-Probe: 1\nX-Other: 2", HEADER),
+    ("--header", "X-Probe: 1\r\nX-Other: 2", HEADER),
+    ("--header", "X-Probe\n: 1", HEADER),
+    ("--header", "X-Probe: \u{7}", HEADER),
+    ("--drain-file", "", "a path"),
+    ("--max-age", "", DURATION),
+    ("--max-age", "4", DURATION),
+    ("--max-age", "241m", "from interval + timeout to 240m"),
+    ("--log-level", "", LEVEL),
+    ("--log-level", "off", LEVEL),
+    ("--log-level", "INFO", LEVEL),
+    ("--log-level", "3", LEVEL),
+];
+
+/// Exit 64, nothing on stdout, one line with every one of `parts`, the hint.
+fn is_usage_error<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], parts: &[&str]) {
+    let (code, stdout, stderr) = run(args);
+    assert_eq!(code, Some(64), "{args:?}: {stderr}");
+    assert_eq!(stdout, "", "{args:?}");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{args:?}: {stderr}");
+    assert!(lines[0].starts_with("healthport: "), "{args:?}: {stderr}");
+    for part in parts {
+        assert!(
+            lines[0].contains(part),
+            "{args:?} does not name {part:?}: {stderr}"
+        );
+    }
+    assert_eq!(lines[1], "Try 'healthport --help'", "{args:?}");
+}
+
+#[test]
+fn every_wrong_value_is_named() {
+    for (option, value, allowed) in WRONG {
+        let value_shown = format!("{value:?}");
+        let parts = [*option, &value_shown, allowed];
+        is_usage_error(&[option, value], &parts);
+        is_usage_error(&[format!("{option}={value}")], &parts);
+    }
+}
+
+#[test]
+fn every_option_with_a_value_is_in_the_table() {
+    let (_, help, _) = run(&["--help"]);
+    let with_value = help.lines().filter_map(|line| {
+        let line = line.get(6..)?.strip_prefix("--")?;
+        let (name, rest) = line.split_once(' ')?;
+        rest.starts_with(|c: char| c.is_ascii_uppercase() || c == '\'')
+            .then(|| format!("--{name}"))
+    });
+    let with_value: Vec<_> = with_value.collect();
+    assert_eq!(with_value.len(), 13, "{with_value:?}");
+    for option in with_value {
+        assert!(
+            WRONG.iter().any(|(wrong, ..)| *wrong == option),
+            "{option}: no wrong value is tried"
+        );
+        is_usage_error(&[&option], &[&option, "needs a value"]);
+    }
+}
+
+#[test]
+fn short_forms_are_the_same_options() {
+    for (short, long) in [
+        ("-u", "--url"),
+        ("-l", "--listen"),
+        ("-i", "--interval"),
+        ("-t", "--timeout"),
+    ] {
+        is_usage_error(&[short, "wrong"], &[long, "\"wrong\"", "it takes"]);
+        is_usage_error(&[short], &[long, "needs a value"]);
+    }
+}
+
+#[test]
+fn what_is_not_an_option_is_an_error() {
+    for flag in ["--help", "--version", "--once", "--check-config"] {
+        is_usage_error(&[format!("{flag}=x")], &[flag, "\"x\"", "no value"]);
+        is_usage_error(&[format!("{flag}=")], &[flag, "\"\"", "no value"]);
+    }
+    is_usage_error(&["--frobnicate"], &["unknown option '--frobnicate'"]);
+    is_usage_error(&["--frobnicate=1"], &["unknown option '--frobnicate'"]);
+    is_usage_error(&["--inter\nval", "1s"], &["unknown option '--inter\\nval'"]);
+    is_usage_error(&["-x"], &["unknown option '-x'"]);
+    is_usage_error(&["-\n"], &["unknown option '-\\n'"]);
+    is_usage_error(&["start"], &["unexpected argument \"start\""]);
+    is_usage_error(&["-"], &["unexpected argument \"-\""]);
+    is_usage_error(&["--", "--once"], &["unexpected argument \"--once\""]);
+    is_usage_error(&[""], &["unexpected argument \"\""]);
+    // Help does not hide an error elsewhere on the line.
+    is_usage_error(&["--help", "--rise", "0"], &["--rise", "\"0\""]);
+    is_usage_error(&["--rise", "0", "--help"], &["--rise", "\"0\""]);
+}
+
+#[test]
+fn values_that_are_not_utf8_are_errors() {
+    let broken = OsStr::from_bytes(b"a\xffb");
+    for (option, ..) in WRONG {
+        is_usage_error(
+            &[OsStr::new(option), broken],
+            &[option, "\"a\\xFFb\"", "it takes"],
+        );
+    }
+    is_usage_error(&[broken], &["unexpected argument \"a\\xFFb\""]);
+    is_usage_error(&[OsStr::from_bytes(b"--ur\xff")], &["unknown option"]);
+    is_usage_error(&[OsStr::from_bytes(b"-\xff")], &["unknown option"]);
+}
+
+#[test]
+fn options_that_do_not_go_together() {
+    is_usage_error(
+        &["--listen", "0.0.0.0:1", "--listen", "0.0.0.0:1"],
+        &["--listen", "0.0.0.0:1", "twice"],
+    );
+    let listen =
+        |count| (1..=count).flat_map(|port| ["--listen".to_string(), format!("0.0.0.0:{port}")]);
+    is_usage_error(
+        &listen(17).collect::<Vec<_>>(),
+        &["--listen", "0.0.0.0:17", "up to 16"],
+    );
+    let most: Vec<_> = listen(16).chain(["--check-config".to_string()]).collect();
+    assert_eq!(run(&most).0, Some(0));
+
+    is_usage_error(
+        &["--max-age", "1s"],
+        &["--max-age", "1s", "interval + timeout, 1.5s"],
+    );
+    is_usage_error(&["--max-age", "1499ms"], &["--max-age", "1.499s"]);
+    is_usage_error(&["--once", "--check-config"], &["--once", "--check-config"]);
+    is_usage_error(
+        &["--method", "HEAD", "--expect-body", "ok"],
+        &["--expect-body", "HEAD"],
+    );
+    is_usage_error(
+        &["--header", "Host: a", "--header", "host: b"],
+        &["--header", "host", "twice"],
+    );
+    for own in [
+        "Connection: keep-alive",
+        "Content-Length: 5",
+        "Transfer-Encoding: chunked",
+        "Expect: 100-continue",
+        "upgrade: h2c",
+    ] {
+        is_usage_error(&["--header", own], &["--header", "the probe's own"]);
+    }
+}
+
+/// What --check-config prints for a name, and the lines below the settings.
+fn check_config(args: &[&str]) -> (impl Fn(&str) -> String, String) {
+    let args: Vec<_> = args.iter().copied().chain(["--check-config"]).collect();
+    let (code, stdout, stderr) = run(&args);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+    let (settings, times) = stdout.split_once("\n\n").expect("settings and times");
+    let settings = settings.to_string();
+    let value = move |name: &str| {
+        let line = settings
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name));
+        line.expect("a setting")
+            .split_once(' ')
+            .unwrap()
+            .1
+            .trim_start()
+            .to_string()
+    };
+    (value, times.to_string())
+}
+
+#[test]
+fn the_defaults_are_those_of_the_contract() {
+    let (value, times) = check_config(&[]);
+    let (_, help, _) = run(&["--help"]);
+    let shown = [
+        ("url", "http://localhost:1936/healthz/ready"),
+        ("listen", "0.0.0.0:18898"),
+        ("interval", "1s"),
+        ("timeout", "500ms"),
+        ("rise", "1"),
+        ("fall", "1"),
+        ("expect-status", "200"),
+        ("method", "GET"),
+        ("log-level", "info"),
+    ];
+    for (name, default) in shown {
+        assert_eq!(value(name), default);
+        let at = help.find(&format!("--{name} ")).expect("in the help");
+        let bracket = help[at..]
+            .find(&format!("[{default}]"))
+            .expect("the default in the help");
+        assert!(
+            !help[at..at + bracket].contains("\n      --"),
+            "--{name}: [{default}] is of another option"
+        );
+    }
+    assert_eq!(value("max-age"), "4.5s");
+    for off in ["expect-body", "header", "drain-file"] {
+        assert_eq!(value(off), "off");
+    }
+    assert!(times.contains("closes 1s after a bad answer"), "{times}");
+    assert!(times.contains("closes 1.5s after a hang"), "{times}");
+    assert!(times.contains("opens 1s after a good answer"), "{times}");
+    assert!(
+        times.contains("closes 4.5s after the last probe"),
+        "{times}"
+    );
+}
+
+#[test]
+fn the_worst_cases_add_up() {
+    let (_, times) = check_config(&[
+        "--interval",
+        "2s",
+        "--timeout",
+        "1s",
+        "--fall",
+        "3",
+        "--rise",
+        "2",
+    ]);
+    assert!(times.contains("closes 6s after a bad answer"), "{times}");
+    assert!(times.contains("closes 7s after a hang"), "{times}");
+    assert!(times.contains("opens 4s after a good answer"), "{times}");
+    // A timeout above the interval: the next probe starts when the last is over.
+    let (_, times) = check_config(&["--timeout", "3s", "--fall", "2"]);
+    assert!(times.contains("closes 2s after a bad answer"), "{times}");
+    assert!(times.contains("closes 7s after a hang"), "{times}");
+}
+
+#[test]
+fn right_values_are_taken() {
+    let (value, _) = check_config(&[
+        "-u",
+        "http://[::1]:8080/a/b?c=d",
+        "-l[::]:18898",
+        "-l",
+        "127.0.0.1:1",
+        "-i=1.5s",
+        "-t10ms",
+        "--rise=100",
+        "--fall",
+        "2",
+        "--expect-status",
+        "200,204,300-399",
+        "--expect-body",
+        "- ok -",
+        "--header",
+        "Host: router",
+        "--header",
+        "Authorization:Bearer secret",
+        "--drain-file",
+        "/run/drain",
+        "--max-age",
+        "2m",
+        "--log-level",
+        "trace",
+    ]);
+    assert_eq!(value("url"), "http://[::1]:8080/a/b?c=d");
+    assert_eq!(value("listen"), "[::]:18898, 127.0.0.1:1");
+    assert_eq!(value("interval"), "1.5s");
+    assert_eq!(value("timeout"), "10ms");
+    assert_eq!(
+        (value("rise"), value("fall")),
+        ("100".to_string(), "2".to_string())
+    );
+    assert_eq!(value("expect-status"), "200,204,300-399");
+    assert_eq!(value("expect-body"), "- ok -");
+    assert_eq!(
+        value("header"),
+        "host, authorization",
+        "a secret must not be printed"
+    );
+    assert_eq!(value("drain-file"), "/run/drain");
+    assert_eq!(value("max-age"), "120s");
+    assert_eq!(value("log-level"), "trace");
+    // The last of an option that is not repeatable counts, so that a line can be
+    // extended: HEALTHPORT_OPTS after the unit's own options.
+    let (value, _) = check_config(&["--rise", "2", "--rise", "3"]);
+    assert_eq!(value("rise"), "3");
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for args in [["-h"], ["--help"]] {
+        let (code, stdout, stderr) = run(&args);
+        assert_eq!(
+            (code, stdout.as_str(), stderr.as_str()),
+            (Some(0), healthport::cli::HELP, "")
+        );
+    }
+    let version = concat!("healthport ", env!("CARGO_PKG_VERSION"), "\n");
+    for args in [["-V"], ["--version"]] {
+        assert_eq!(run(&args), (Some(0), version.to_string(), String::new()));
+    }
+    assert_eq!(run(&["--version", "--help"]).1, healthport::cli::HELP);
+    for line in healthport::cli::HELP.lines() {
+        assert!(line.len() <= 80, "does not fit on a terminal: {line}");
+    }
+}
+
+/// One argument is at most 128 KiB: no length makes a panic.
+#[test]
+fn long_values_are_errors_not_panics() {
+    let long = "9".repeat(100_000);
+    let url = format!("http://localhost/{long}");
+    for option in [
+        "--url",
+        "--listen",
+        "--interval",
+        "--rise",
+        "--expect-status",
+        "--header",
+    ] {
+        let value = if option == "--url" { &url } else { &long };
+        let (code, stdout, stderr) = run(&[option, value]);
+        assert_eq!(
+            (code, stdout.as_str(), stderr.lines().count()),
+            (Some(64), "", 2),
+            "{option}"
+        );
+    }
+    let many: Vec<OsString> = vec!["--rise=1".into(); 5_000];
+    assert_eq!(
+        run(&[many, vec!["--check-config".into()]].concat()).0,
+        Some(0)
+    );
+}

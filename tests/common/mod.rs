@@ -1,0 +1,321 @@
+//! What the stories are told with: a scripted service, the real binary, and a
+//! look at the port. Everything that waits polls with a deadline.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_healthport");
+
+/// How long a story waits for what must happen. Far more than anything takes:
+/// it only bounds a failure.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Fails loudly unless `condition` becomes true in time.
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    within(PATIENCE, what, condition);
+}
+
+pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A loopback address that no other test uses, in this process or another, so
+/// that every test can have the real port numbers.
+pub fn own_address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let pid = std::process::id();
+    let last = NEXT.fetch_add(1, Ordering::SeqCst);
+    assert!(last < 255, "more tests in one binary than addresses");
+    IpAddr::V4(Ipv4Addr::new(
+        127,
+        64 + (pid >> 8 & 63) as u8,
+        pid as u8,
+        last,
+    ))
+}
+
+/// Whether a connect to the port succeeds; a refusal is the only other answer
+/// that a port may give.
+pub fn is_open(address: SocketAddr) -> bool {
+    match TcpStream::connect_timeout(&address, PATIENCE) {
+        Ok(_) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => false,
+        // The port closed between SYN-ACK and accept.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+        Err(error) => panic!("connect to {address}: {error}"),
+    }
+}
+
+pub const READY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+pub const NOT_READY: &str = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+
+type Answer = Arc<dyn Fn(TcpStream) + Send + Sync>;
+
+/// A service whose answer can be changed at any time. Each connection has a
+/// thread of its own, so a hung answer does not hang the next.
+pub struct Service {
+    pub address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
+    requests: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+    gone: Arc<AtomicBool>,
+}
+
+impl Service {
+    pub fn new(address: impl Into<SocketAddr>) -> Service {
+        let listener = TcpListener::bind(address.into()).expect("bind the scripted service");
+        let service = Service {
+            address: listener.local_addr().unwrap(),
+            answer: Arc::new(Mutex::new(Arc::new(|_| {}))),
+            requests: Arc::default(),
+            connections: Arc::default(),
+            gone: Arc::default(),
+        };
+        service.says(NOT_READY);
+        let (answer, connections) = (
+            Arc::clone(&service.answer),
+            Arc::clone(&service.connections),
+        );
+        let gone = Arc::clone(&service.gone);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if gone.load(Ordering::SeqCst) {
+                    return;
+                }
+                connections.fetch_add(1, Ordering::SeqCst);
+                let answer = Arc::clone(&answer.lock().unwrap());
+                // A client that is gone is no matter of the service.
+                let _ = stream.map(|stream| thread::spawn(move || answer(stream)));
+            }
+        });
+        service
+    }
+
+    /// The router's health port, on an address of the test's own.
+    pub fn router(address: IpAddr) -> Service {
+        Service::new((address, 1936))
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/healthz/ready", self.address)
+    }
+
+    /// From now on: read the request, send these bytes, close.
+    pub fn says(&self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref().to_vec();
+        let requests = Arc::clone(&self.requests);
+        self.does(move |mut stream| {
+            requests.lock().unwrap().push(read_head(&mut stream));
+            let _ = stream.write_all(&bytes);
+        });
+    }
+
+    /// From now on: read the request, then do this with the connection.
+    pub fn does(&self, answer: impl Fn(TcpStream) + Send + Sync + 'static) {
+        *self.answer.lock().unwrap() = Arc::new(answer);
+    }
+
+    /// From now on: accept and stay silent.
+    pub fn hangs(&self) {
+        self.does(|mut stream| drain(&mut stream));
+    }
+
+    pub fn ready(&self) {
+        self.says(READY);
+    }
+
+    pub fn not_ready(&self) {
+        self.says(NOT_READY);
+    }
+
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// The request line and headers; what was read so far if the client ends early.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// Reads until the other side has closed.
+pub fn drain(stream: &mut TcpStream) {
+    let mut sink = [0; 1024];
+    while matches!(stream.read(&mut sink), Ok(length) if length > 0) {}
+}
+
+/// The running program. It is killed when the test ends.
+pub struct Healthport {
+    pub child: Child,
+    pub port: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Healthport {
+    /// Probes `service` every 20 ms (unless `args` say otherwise) for the port
+    /// 18898 on `address`.
+    pub fn start(address: IpAddr, service: &Service, args: &[&str]) -> Healthport {
+        let mut command = Self::command(address, service, args);
+        Self::spawn(address, command.stderr(Stdio::piped()))
+    }
+
+    pub fn command(address: IpAddr, service: &Service, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(["--url", &service.url(), "--interval", "20ms"]);
+        command.args(["--listen", &format!("{address}:18898")]);
+        // Long enough for a noisy machine, where a test does not ask for less.
+        command.args(["--timeout", "2s"]).args(args);
+        command.stdin(Stdio::null()).env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    pub fn spawn(address: IpAddr, command: &mut Command) -> Healthport {
+        let mut child = command.spawn().expect("start healthport");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        if let Some(stderr) = child.stderr.take() {
+            let lines = Arc::clone(&lines);
+            thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    lines.lock().unwrap().push(line);
+                }
+            });
+        }
+        let port = (address, 18898).into();
+        Healthport { child, port, lines }
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("send a signal");
+    }
+
+    pub fn is_open(&self) -> bool {
+        is_open(self.port)
+    }
+
+    pub fn opens(&self) {
+        eventually(&format!("open port; log: {:#?}", self.log()), || {
+            self.is_open()
+        });
+    }
+
+    pub fn closes(&self) {
+        eventually("closed port", || !self.is_open());
+    }
+
+    /// The log so far, without levels.
+    pub fn log(&self) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        let bare = |line: &String| {
+            line.split_once("[healthport] ")
+                .map_or(line.clone(), |(_, text)| text.to_string())
+        };
+        lines.iter().map(bare).collect()
+    }
+
+    pub fn count(&self, part: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(part)).count()
+    }
+
+    pub fn says(&self, part: &str) {
+        eventually(
+            &format!("a log line with {part:?} in {:#?}", self.log()),
+            || self.count(part) > 0,
+        );
+    }
+
+    pub fn exits(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the program ends", || {
+            status = self.child.try_wait().expect("wait for healthport");
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// A field of /proc/PID/status, such as "Threads" or "VmRSS" (in KiB).
+    pub fn status(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).expect("read /proc");
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let number = value
+            .expect("a field of /proc/PID/status")
+            .split_whitespace()
+            .next();
+        number.unwrap().parse().expect("a number")
+    }
+
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(path).expect("read /proc").count()
+    }
+}
+
+impl Drop for Healthport {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the program to its end, which must come without a signal.
+pub fn run<S: AsRef<OsStr>>(args: &[S]) -> (Option<i32>, String, String) {
+    finish(Command::new(BINARY).args(args))
+}
+
+/// Exit code, standard output and standard error of a command that ends.
+pub fn finish(command: &mut Command) -> (Option<i32>, String, String) {
+    let command = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().expect("start the command");
+    let pid = Pid::from_child(&child);
+    let (ended, end) = std::sync::mpsc::channel();
+    thread::spawn(move || ended.send(child.wait_with_output()));
+    let Ok(output) = end.recv_timeout(PATIENCE) else {
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        panic!("it does not end: {:.300}", format!("{command:?}"));
+    };
+    let output = output.expect("read what the command printed");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}

@@ -1,0 +1,582 @@
+//! What a probe makes of every kind of service: the good, the bad and the mad.
+//! Each ends as an Outcome within the timeout, none as a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    BINARY, NOT_READY, READY, Service, drain, eventually, finish, own_address, read_head,
+};
+use healthport::cli::{self, Config};
+use healthport::probe::{Code, Outcome, Prober};
+
+/// The timeout of a test's probe, and what a noisy machine may add to it. An
+/// endless exchange would take for ever, so the second can be generous.
+const TIMEOUT: Duration = Duration::from_millis(300);
+const NOISE: Duration = Duration::from_secs(5);
+
+fn config(args: &[&str]) -> Config {
+    let args = ["--check-config", "--timeout", "300ms"].iter().chain(args);
+    match cli::parse(args.map(Into::into)) {
+        Ok(cli::Command::CheckConfig(config)) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// One probe of `service`, bounded in time.
+fn probe(service: &Service, args: &[&str]) -> Outcome {
+    let url = service.url();
+    let prober = Prober::new(&config(&[&["--url", &url], args].concat()));
+    let start = Instant::now();
+    let outcome = prober.probe();
+    let took = start.elapsed();
+    assert!(took < TIMEOUT + NOISE, "{took:?} for {outcome:?}");
+    assert!(
+        !outcome.sentence.is_empty() && !outcome.sentence.contains('\n'),
+        "{outcome:?}"
+    );
+    outcome
+}
+
+/// What a service that says `bytes` and closes is taken for.
+fn answer(bytes: impl AsRef<[u8]>) -> Outcome {
+    let service = Service::router(own_address());
+    service.says(bytes);
+    probe(&service, &[])
+}
+
+/// Keeps sending `part`, one after the other, until the client closes.
+fn endless(head: &'static [u8], part: &'static [u8], pause: Duration) -> Outcome {
+    endless_for(head, part, pause, &[])
+}
+
+fn endless_for(
+    head: &'static [u8],
+    part: &'static [u8],
+    pause: Duration,
+    args: &[&str],
+) -> Outcome {
+    let service = Service::router(own_address());
+    service.does(move |mut stream| {
+        read_head(&mut stream);
+        let mut sent = stream.write_all(head);
+        while sent.is_ok() {
+            sent = stream.write_all(part);
+            thread::sleep(pause);
+        }
+    });
+    probe(&service, args)
+}
+
+const DRIP: Duration = Duration::from_millis(20);
+
+#[test]
+fn only_the_expected_status_is_good() {
+    assert_eq!(
+        answer(READY),
+        Outcome {
+            code: Code::Ok,
+            status: Some(200),
+            sentence: "answered 200".to_string(),
+        }
+    );
+    for status in [
+        201, 202, 204, 301, 302, 304, 307, 308, 400, 401, 403, 404, 500, 503, 599, 999,
+    ] {
+        let outcome = answer(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!((outcome.code, outcome.status), (Code::Status, Some(status)));
+        assert_eq!(outcome.sentence, format!("answered {status}, expected 200"));
+    }
+    let service = Service::router(own_address());
+    for (status, good) in [
+        (200, true),
+        (203, false),
+        (204, true),
+        (299, false),
+        (300, true),
+        (399, true),
+        (400, false),
+    ] {
+        service.says(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
+        let outcome = probe(&service, &["--expect-status", "200,204,300-399"]);
+        assert_eq!(outcome.is_good(), good, "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_request_is_what_was_asked_for() {
+    let service = Service::new((Ipv4Addr::LOCALHOST, 0));
+    service.ready();
+    let port = service.address.port();
+    let url = format!("http://localhost:{port}/healthz/ready?verbose=1&x=%20y");
+    let headers = [
+        "--header",
+        "X-Probe: l4",
+        "--header",
+        "Authorization: Bearer abc",
+    ];
+    let prober = Prober::new(&config(&[&["--url", &url], &headers[..]].concat()));
+    assert!(prober.probe().is_good());
+    assert!(prober.probe().is_good());
+    let requests = service.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(
+        service.connections(),
+        2,
+        "a kept connection stays with the old process"
+    );
+    assert_eq!(requests[0], requests[1]);
+    let lines: Vec<_> = requests[0].trim_end().split("\r\n").collect();
+    assert_eq!(lines[0], "GET /healthz/ready?verbose=1&x=%20y HTTP/1.1");
+    let header = |name: &str| -> Vec<&str> {
+        let fields = lines[1..]
+            .iter()
+            .map(|line| line.split_once(": ").expect("a header"));
+        fields
+            .filter(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
+    };
+    assert_eq!(header("host"), [format!("localhost:{port}")]);
+    assert_eq!(header("connection"), ["close"]);
+    assert_eq!(
+        header("user-agent"),
+        [concat!("healthport/", env!("CARGO_PKG_VERSION"))]
+    );
+    assert_eq!(header("x-probe"), ["l4"]);
+    assert_eq!(header("authorization"), ["Bearer abc"]);
+    assert!(
+        header("accept-encoding").is_empty(),
+        "--expect-body reads plain text"
+    );
+
+    service.says("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
+    let replaced = [
+        "--method",
+        "HEAD",
+        "--header",
+        "Host: router.example",
+        "--header",
+        "User-Agent: switch",
+    ];
+    assert!(probe(&service, &replaced).is_good());
+    let request = service.requests().pop().unwrap().to_lowercase();
+    assert!(
+        request.starts_with("head /healthz/ready http/1.1\r\n"),
+        "{request}"
+    );
+    assert!(
+        request.contains("host: router.example\r\n") && !request.contains("127.0.0.1"),
+        "{request}"
+    );
+    assert!(
+        request.contains("user-agent: switch\r\n") && !request.contains("healthport"),
+        "{request}"
+    );
+}
+
+#[test]
+fn redirects_are_answers_and_never_followed() {
+    let service = Service::router(own_address());
+    let elsewhere = Service::new((own_address(), 8080));
+    elsewhere.ready();
+    for status in [301, 302, 303, 307, 308] {
+        let location = elsewhere.url();
+        service.says(format!(
+            "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        assert_eq!(probe(&service, &[]).code, Code::Status);
+        // Half a redirect is half an answer, with or without its Location.
+        service.says(format!(
+            "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\n"
+        ));
+        assert_eq!(
+            probe(&service, &["--expect-status", "300-399"]).code,
+            Code::Protocol
+        );
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+/// A proxy from the environment must neither make a dead service look ready nor
+/// a ready one dead.
+#[test]
+fn proxy_variables_are_ignored_both_ways() {
+    let address = own_address();
+    let proxy = Service::new((address, 3128));
+    proxy.ready();
+    let service = Service::router(address);
+    service.ready();
+    let dead = format!("http://{address}:1/healthz/ready");
+    let once = |url: &str, proxy: &str| {
+        let mut command = Command::new(BINARY);
+        command.args(["--once", "--url", url]);
+        for name in [
+            "HTTP_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+            "HTTPS_PROXY",
+        ] {
+            command.env(name, proxy);
+        }
+        finish(command.env_remove("NO_PROXY").env_remove("no_proxy"))
+    };
+    let (code, stdout, _) = once(&dead, &format!("http://{}", proxy.address));
+    assert_eq!(code, Some(1), "{stdout}");
+    assert_eq!(proxy.connections(), 0);
+    let (code, stdout, _) = once(&service.url(), &format!("http://{address}:1"));
+    assert_eq!(code, Some(0), "{stdout}");
+}
+
+#[test]
+fn once_says_it_in_one_line() {
+    let service = Service::router(own_address());
+    let once = || finish(Command::new(BINARY).args(["--once", "--url", &service.url()]));
+    let url = service.url();
+    service.ready();
+    assert_eq!(
+        once(),
+        (Some(0), format!("ok: {url} answered 200\n"), String::new())
+    );
+    service.not_ready();
+    assert_eq!(
+        once(),
+        (
+            Some(1),
+            format!("status: {url} answered 500, expected 200\n"),
+            String::new()
+        )
+    );
+    service.hangs();
+    assert_eq!(
+        once(),
+        (
+            Some(1),
+            format!("timeout: {url} no complete answer within 500ms\n"),
+            String::new()
+        )
+    );
+}
+
+#[test]
+fn localhost_is_both_loopback_addresses() {
+    let v4 = Service::new((Ipv4Addr::LOCALHOST, 0));
+    let v6 = Service::new((Ipv6Addr::LOCALHOST, 0));
+    for service in [&v4, &v6] {
+        service.ready();
+        for host in ["localhost", "LocalHost"] {
+            let url = format!("http://{host}:{}/healthz/ready", service.address.port());
+            let outcome = Prober::new(&config(&["--url", &url])).probe();
+            assert!(
+                outcome.is_good(),
+                "{url} at {}: {outcome:?}",
+                service.address
+            );
+        }
+    }
+    let url = format!("http://[::1]:{}/", v6.address.port());
+    assert!(Prober::new(&config(&["--url", &url])).probe().is_good());
+    // Nobody there: the first address's error, not "address family" of the last.
+    let port = {
+        let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        unused.local_addr().unwrap().port()
+    };
+    let outcome = Prober::new(&config(&["--url", &format!("http://localhost:{port}/")])).probe();
+    assert_eq!(outcome.code, Code::Connect);
+    let expected = format!("cannot connect to 127.0.0.1:{port}: Connection refused");
+    assert!(outcome.sentence.starts_with(&expected), "{outcome:?}");
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_no_connection() {
+    // ".invalid" never resolves (RFC 6761); a slow resolver may time out first.
+    let outcome = Prober::new(&config(&[
+        "--url",
+        "http://router.invalid/",
+        "--timeout",
+        "10s",
+    ]))
+    .probe();
+    assert!(
+        matches!(outcome.code, Code::Connect | Code::Timeout),
+        "{outcome:?}"
+    );
+    assert!(
+        outcome.code == Code::Timeout || outcome.sentence.contains("cannot look up router.invalid")
+    );
+}
+
+#[test]
+fn silence_ends_at_the_timeout() {
+    let service = Service::router(own_address());
+    service.hangs();
+    let outcome = probe(&service, &[]);
+    assert_eq!((outcome.code, outcome.status), (Code::Timeout, None));
+    assert_eq!(outcome.sentence, "no complete answer within 300ms");
+    // Half a header, then silence.
+    service.does(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
+        drain(&mut stream);
+    });
+    assert_eq!(probe(&service, &[]).code, Code::Timeout);
+}
+
+/// A listener that does not accept and whose backlog is full swallows SYNs.
+#[test]
+fn a_full_backlog_ends_at_the_timeout() {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    let address = std::net::SocketAddr::new(own_address(), 1936);
+    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&listener, &address).unwrap();
+    listen(&listener, 0).unwrap();
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        held.push(stream);
+    }
+    let prober = Prober::new(&config(&["--url", &format!("http://{address}/")]));
+    let start = Instant::now();
+    let outcome = prober.probe();
+    assert_eq!(
+        (outcome.code, outcome.sentence.as_str()),
+        (Code::Timeout, "no connection within 300ms")
+    );
+    assert!(start.elapsed() < TIMEOUT + NOISE);
+}
+
+/// One byte at a time resets a timeout per read, but not one for the exchange.
+#[test]
+fn drips_end_at_the_timeout() {
+    assert_eq!(endless(b"HTTP/1.1 200 ", b"O", DRIP).code, Code::Timeout);
+    assert_eq!(
+        endless(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x", DRIP).code,
+        Code::Timeout
+    );
+    assert_eq!(
+        endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", DRIP).code,
+        Code::Timeout
+    );
+    assert_eq!(
+        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", DRIP).code,
+        Code::Timeout
+    );
+    let body = ["--expect-body", "ready"];
+    for head in [
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n",
+    ] {
+        let outcome = endless_for(head.as_bytes(), b"x", DRIP, &body);
+        assert_eq!(
+            (outcome.code, outcome.status),
+            (Code::Timeout, Some(200)),
+            "{outcome:?}"
+        );
+    }
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(
+        endless_for(chunked, b"1\r\nx\r\n", DRIP, &body).code,
+        Code::Timeout
+    );
+}
+
+/// As fast as it can: bounded by size or time, whatever comes first.
+#[test]
+fn floods_end() {
+    let flood = |head, part| endless(head, part, Duration::ZERO);
+    assert_eq!(
+        flood(b"HTTP/1.1 200 OK\r\n", b"X-Header: 0123456789\r\n").code,
+        Code::Protocol
+    );
+    assert_eq!(
+        flood(b"HTTP/1.1 200 OK\r\nX-Long: ", b"xxxxxxxxxxxxxxxx").code,
+        Code::Protocol
+    );
+    let interim = flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n").code;
+    assert!(
+        matches!(interim, Code::Protocol | Code::Timeout),
+        "{interim}"
+    );
+    assert_eq!(flood(b"", b"\r\n\r\n\r\n\r\n").code, Code::Protocol);
+    assert_eq!(flood(b"", b"xxxxxxxxxxxxxxxx").code, Code::Protocol);
+    let body = ["--expect-body", "ready"];
+    let outcome = endless_for(
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"xxxxxxxxxxxxxxxx",
+        Duration::ZERO,
+        &body,
+    );
+    assert_eq!(outcome.code, Code::Body, "{outcome:?}");
+}
+
+#[test]
+fn what_is_not_http_is_not_an_answer() {
+    let service = Service::router(own_address());
+    service.does(|_| {}); // accepted and closed, the request unread: a reset
+    assert_eq!(probe(&service, &[]).code, Code::Protocol);
+
+    let not_answers: [&[u8]; 20] = [
+        b"",
+        b"\r\n",
+        b"200 OK\r\n\r\n",
+        b"HTTP/1.1",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n",
+        b"HTTP/1.1 200 OK\r\nNo colon\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/1.1 099 OK\r\n\r\n",
+        b"HTTP/1.1 -20 OK\r\n\r\n",
+        b"HTTP/2 200 OK\r\n\r\n",
+        b"HTTP/1.9 200 OK\r\n\r\n",
+        b"<html>ok</html>\n", // HTTP/0.9
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", // an HTTP/2 SETTINGS frame
+        b"\x15\x03\x03\x00\x02\x02\x46",                                 // a TLS alert
+        b"\xff\xfe\xfd\x00\x01garbage\x80",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ];
+    for bytes in not_answers {
+        let outcome = answer(bytes);
+        assert_eq!(
+            outcome.code,
+            Code::Protocol,
+            "{:?}: {outcome:?}",
+            bytes.escape_ascii().to_string()
+        );
+        assert_eq!(outcome.status, None);
+    }
+    // These say 200, but not as a final answer.
+    assert!(!answer("HTTP/1.1 100 Continue\r\n\r\n").is_good());
+    assert!(!answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").is_good());
+    // One after an interim answer is.
+    assert!(answer(format!("HTTP/1.1 100 Continue\r\n\r\n{READY}")).is_good());
+    assert!(
+        answer(format!(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{READY}"
+        ))
+        .is_good()
+    );
+    assert!(!answer(format!("HTTP/1.1 100 Continue\r\n\r\n{NOT_READY}")).is_good());
+    // Contradictions in the framing are the body's matter, which nobody reads.
+    assert!(answer("HTTP/1.0 200 OK\r\n\r\n").is_good());
+}
+
+#[test]
+fn the_body_is_read_only_when_asked_for() {
+    let service = Service::router(own_address());
+    // The body never comes; without --expect-body the head is the verdict.
+    service.does(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
+        drain(&mut stream);
+    });
+    assert!(probe(&service, &[]).is_good());
+    assert_eq!(
+        probe(&service, &["--expect-body", "ok"]).code,
+        Code::Timeout
+    );
+    // Found: no need for the rest.
+    service.does(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nall is ");
+        thread::sleep(DRIP);
+        let _ = stream.write_all(b"ready now");
+        drain(&mut stream);
+    });
+    assert!(probe(&service, &["--expect-body", "is ready"]).is_good());
+    // Another status is not mended by a body.
+    service.says("HTTP/1.1 500 Error\r\nContent-Length: 2\r\n\r\nok");
+    assert_eq!(probe(&service, &["--expect-body", "ok"]).code, Code::Status);
+    service.says("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nnot yet\n");
+    let outcome = probe(&service, &["--expect-body", "is \"ready\""]);
+    assert_eq!(outcome.code, Code::Body);
+    assert_eq!(
+        outcome.sentence,
+        r#"answered 200, but its body does not contain "is \"ready\"""#
+    );
+    service.says("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(
+        probe(&service, &["--expect-body", "ok", "--expect-status", "204"]).code,
+        Code::Body
+    );
+    service.says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nthis is no chunk");
+    assert_eq!(
+        probe(&service, &["--expect-body", "ok"]).code,
+        Code::Protocol
+    );
+    service.says("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nshort");
+    assert_eq!(
+        probe(&service, &["--expect-body", "ok"]).code,
+        Code::Protocol
+    );
+}
+
+#[test]
+fn the_text_must_be_in_the_first_10_kib() {
+    let service = Service::router(own_address());
+    let body = |before: usize| {
+        let body = "x".repeat(before) + "ready";
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    for (before, good) in [
+        (0, true),
+        (1021, true),
+        (10_235, true),
+        (10_236, false),
+        (20_000, false),
+    ] {
+        service.says(body(before));
+        assert_eq!(
+            probe(&service, &["--expect-body", "ready"]).is_good(),
+            good,
+            "at {before}"
+        );
+    }
+}
+
+/// An answer that was true before the process was stopped, or the machine slept,
+/// is not true now: no read has timed out, but the time is over.
+#[test]
+fn an_answer_that_waited_too_long_does_not_count() {
+    use rustix::process::{Signal, kill_process};
+    let address = own_address();
+    let service = Service::router(address);
+    let (asked, waiting) = (
+        std::sync::Arc::new(AtomicUsize::new(0)),
+        Duration::from_millis(600),
+    );
+    let counter = std::sync::Arc::clone(&asked);
+    service.does(move |mut stream| {
+        read_head(&mut stream);
+        counter.fetch_add(1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(200));
+        let _ = stream.write_all(READY.as_bytes());
+        drain(&mut stream);
+    });
+    let mut command = Command::new(BINARY);
+    command.args(["--once", "--url", &service.url(), "--timeout", "600ms"]);
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("a request", || asked.load(Ordering::SeqCst) == 1);
+    let pid = rustix::process::Pid::from_child(&child);
+    kill_process(pid, Signal::STOP).unwrap();
+    thread::sleep(waiting * 2); // the answer comes, the time runs out
+    kill_process(pid, Signal::CONT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let line = String::from_utf8(output.stdout).unwrap();
+    assert!(line.starts_with("timeout: "), "{line}");
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -79,6 +79,14 @@ impl Gate {
     }
 }
 
+impl Drop for Gate {
+    /// The helpers own the listeners: without this they would live on until the
+    /// lease runs out.
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
 /// One listening address.
 #[derive(Debug)]
 struct Door {

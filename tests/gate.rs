@@ -1,0 +1,272 @@
+//! The port as the kernel shows it: refused when closed, under any load, as often
+//! as it takes, and never by a listener that only looks open.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, eventually, is_open, own_address};
+use healthport::gate::{Gate, Port};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The tests count threads and descriptors of this process: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn gate(max_age: Duration) -> (Gate, SocketAddr) {
+    let address = SocketAddr::new(own_address(), 18898);
+    (Gate::new(&[address], max_age), address)
+}
+
+fn open(gate: &mut Gate) {
+    gate.renew();
+    assert_eq!(gate.set(true), [Port::Open]);
+}
+
+fn close(gate: &mut Gate) {
+    gate.renew();
+    assert_eq!(gate.set(false), [Port::Closed]);
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Sockets of `address` in a state of /proc/net/tcp: 06 is TIME_WAIT, 0A LISTEN.
+fn sockets(address: SocketAddr, state: &str) -> usize {
+    let SocketAddr::V4(address) = address else {
+        panic!("IPv4 only")
+    };
+    let ip = u32::from_le_bytes(address.ip().octets());
+    let local = format!("{ip:08X}:{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let fields = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields
+        .filter(|fields| fields[1] == local && fields[3] == state)
+        .count()
+}
+
+#[test]
+fn open_accepts_and_closes_and_closed_refuses() {
+    let _alone = alone();
+    let (mut gate, address) = gate(LONG);
+    assert!(!is_open(address));
+    for _ in 0..3 {
+        open(&mut gate);
+        open(&mut gate); // every cycle sets it again
+        let mut stream = TcpStream::connect(address).expect("the port is open");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(
+            stream.read(&mut [0]).unwrap(),
+            0,
+            "accepted and closed at once"
+        );
+        close(&mut gate);
+        assert!(!is_open(address));
+        assert_eq!(sockets(address, "0A"), 0, "no listening socket");
+        close(&mut gate);
+    }
+}
+
+/// Eight clients connect as fast as they can. Once set() has closed the port not
+/// one connect that begins later succeeds.
+#[test]
+fn closing_holds_under_a_storm() {
+    let _alone = alone();
+    let (mut gate, address) = gate(LONG);
+    let (cycle, over) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let (accepted, lies) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let client = |_| {
+        let (cycle, over) = (Arc::clone(&cycle), Arc::clone(&over));
+        let (accepted, lies) = (Arc::clone(&accepted), Arc::clone(&lies));
+        thread::spawn(move || {
+            while !over.load(Ordering::SeqCst) {
+                // Odd while the port is closed for sure.
+                let before = cycle.load(Ordering::SeqCst);
+                let connected = TcpStream::connect_timeout(&address, PATIENCE).is_ok();
+                let after = cycle.load(Ordering::SeqCst);
+                accepted.fetch_add(usize::from(connected), Ordering::SeqCst);
+                let lie = connected && before == after && before % 2 == 1;
+                lies.fetch_add(usize::from(lie), Ordering::SeqCst);
+            }
+        })
+    };
+    let clients: Vec<_> = (0..8).map(client).collect();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..50 {
+        open(&mut gate);
+        let enough = accepted.load(Ordering::SeqCst) + 20;
+        eventually("connects to the open port", || {
+            accepted.load(Ordering::SeqCst) > enough
+        });
+        let start = Instant::now();
+        close(&mut gate);
+        slowest = slowest.max(start.elapsed());
+        cycle.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..5 {
+            assert!(!is_open(address), "open after it was closed");
+        }
+        cycle.fetch_add(1, Ordering::SeqCst);
+    }
+    over.store(true, Ordering::SeqCst);
+    clients
+        .into_iter()
+        .for_each(|client| client.join().unwrap());
+    assert_eq!(lies.load(Ordering::SeqCst), 0);
+    println!(
+        "{} connects, slowest close {slowest:?}",
+        accepted.load(Ordering::SeqCst)
+    );
+}
+
+/// healthport closes first, so its connections stay in TIME_WAIT on its port. A
+/// listener without SO_REUSEADDR dies there with "Address already in use".
+#[test]
+fn opens_at_once_with_hundreds_in_time_wait() {
+    let _alone = alone();
+    let (mut gate, address) = gate(LONG);
+    open(&mut gate);
+    for _ in 0..400 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.read(&mut [0]).unwrap(); // closed by the port first
+    }
+    eventually("hundreds in TIME_WAIT", || sockets(address, "06") >= 300);
+    close(&mut gate);
+    assert!(!is_open(address));
+    assert!(sockets(address, "06") >= 300);
+    open(&mut gate);
+    assert!(is_open(address));
+}
+
+#[test]
+fn a_thousand_cycles_leave_nothing_behind() {
+    let _alone = alone();
+    let (mut gate, address) = gate(LONG);
+    let mut cycle = |connect: bool| {
+        open(&mut gate);
+        assert!(!connect || is_open(address));
+        close(&mut gate);
+    };
+    (0..100).for_each(|_| cycle(true));
+    let before = (threads(), descriptors());
+    let memory = resident_kib();
+    (0..1000).for_each(|number| cycle(number % 10 == 0));
+    assert_eq!((threads(), descriptors()), before);
+    let grown = resident_kib().saturating_sub(memory);
+    assert!(grown < 256, "{grown} KiB more after 1,000 cycles"); // 0 measured
+}
+
+#[test]
+fn a_port_of_another_program_is_said_and_tried_again() {
+    let _alone = alone();
+    let (mut gate, address) = gate(LONG);
+    let other = TcpListener::bind(address).unwrap();
+    gate.renew();
+    for _ in 0..3 {
+        let [Port::Failed(sentence)] = &gate.set(true)[..] else {
+            panic!("opened")
+        };
+        assert_eq!(
+            sentence,
+            &format!("cannot listen on {address}: Address already in use (os error 98)")
+        );
+    }
+    drop(other);
+    open(&mut gate);
+}
+
+#[test]
+fn several_addresses_open_together_and_fail_alone() {
+    let _alone = alone();
+    let addresses = [1, 2, 3].map(|_| SocketAddr::new(own_address(), 18898));
+    let other = TcpListener::bind(addresses[1]).unwrap();
+    let mut gate = Gate::new(&addresses, LONG);
+    gate.renew();
+    let ports = gate.set(true);
+    assert!(
+        matches!(ports[..], [Port::Open, Port::Failed(_), Port::Open]),
+        "{ports:?}"
+    );
+    assert!(is_open(addresses[0]) && is_open(addresses[2]));
+    drop(other);
+    assert_eq!(gate.set(true), [Port::Open, Port::Open, Port::Open]);
+    assert_eq!(gate.set(false), [Port::Closed, Port::Closed, Port::Closed]);
+    assert!(addresses.iter().all(|&address| !is_open(address)));
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_closes_every_port() {
+    let _alone = alone();
+    let max_age = Duration::from_secs(2);
+    let addresses = [1, 2].map(|_| SocketAddr::new(own_address(), 18898));
+    let mut gate = Gate::new(&addresses, max_age);
+    assert!(gate.renew(), "nothing was open");
+    let start = Instant::now();
+    gate.set(true);
+    // Renewed: open for longer than the lease, whoever connects. Not as fast as
+    // possible: a SYN that finds the backlog full is sent again a second later.
+    let mut last = start;
+    while start.elapsed() < max_age + max_age / 2 {
+        last = Instant::now();
+        assert!(gate.renew());
+        assert!(addresses.iter().all(|&address| is_open(address)));
+        thread::sleep(Duration::from_millis(5));
+    }
+    eventually("both ports closed", || {
+        addresses.iter().all(|&address| !is_open(address))
+    });
+    assert!(last.elapsed() >= max_age, "too early: {:?}", last.elapsed());
+    assert_eq!(sockets(addresses[0], "0A"), 0);
+    // The loop is back: it is told so once, and may open again.
+    assert!(!gate.renew());
+    assert!(gate.renew());
+    assert_eq!(gate.set(true), [Port::Open, Port::Open]);
+    assert!(is_open(addresses[0]));
+}
+
+#[test]
+fn a_lease_that_ran_out_unnoticed_counts_as_run_out() {
+    let _alone = alone();
+    // So short that the loop may be back before the helper has looked.
+    let (mut gate, address) = gate(Duration::from_nanos(1));
+    gate.renew();
+    gate.set(true);
+    assert!(!gate.renew());
+    assert!(!is_open(address));
+}
+
+#[test]
+fn dropping_the_gate_closes_the_port() {
+    let _alone = alone();
+    let (mut gate, address) = gate(LONG);
+    open(&mut gate);
+    drop(gate);
+    assert!(!is_open(address));
+}

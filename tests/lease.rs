@@ -1,0 +1,189 @@
+//! The lease, for real: a loop that stands still because nobody reads its log
+//! must not leave the port open, whatever becomes of the service meanwhile.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Healthport, Service, eventually, own_address};
+use rustix::process::Signal;
+
+/// A pipe for standard error that holds little, and our end of it.
+fn small_pipe() -> (File, Stdio) {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    rustix::pipe::fcntl_setpipe_size(&write, 4096).unwrap();
+    (File::from(read), Stdio::from(write))
+}
+
+#[test]
+fn a_stalled_loop_loses_the_port_and_earns_it_again() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let (mut log, stderr) = small_pipe();
+    let args = [
+        "--log-level",
+        "trace",
+        "--rise",
+        "3",
+        "--timeout",
+        "100ms",
+        "--max-age",
+        "1s",
+    ];
+    let mut command = Healthport::command(address, &service, &args);
+    let healthport = Healthport::spawn(address, command.stderr(stderr));
+    healthport.opens();
+
+    // Nobody reads: the pipe fills, the loop hangs in a log line, the probes stop.
+    let mut probes = service.connections();
+    eventually("the loop stands still", || {
+        thread::sleep(Duration::from_millis(300));
+        let before = std::mem::replace(&mut probes, service.connections());
+        before == probes
+    });
+    let stalled = Instant::now();
+    healthport.closes();
+    // max-age plus the helper's wake-up; the rest is noise.
+    assert!(stalled.elapsed() < Duration::from_secs(1) + Duration::from_secs(3));
+    assert_eq!(healthport.status("Threads"), 1, "the helper's work is done");
+    assert_eq!(service.connections(), probes);
+
+    // Somebody reads again: the loop says what happened and starts from rise.
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        let mut chunk = [0; 1024];
+        while let Ok(length @ 1..) = log.read(&mut chunk) {
+            text.push_str(&String::from_utf8_lossy(&chunk[..length]));
+        }
+        text
+    });
+    healthport.opens();
+    drop((healthport, command)); // both ends that write
+    let log = reader.join().unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    let at = |part: &str| lines.iter().position(|line| line.contains(part));
+    let told = at("no probe ended for --max-age 1s").unwrap_or_else(|| panic!("{log}"));
+    assert!(lines[told].starts_with("ERROR"), "{}", lines[told]);
+    let opens: Vec<_> = (0..lines.len())
+        .filter(|&line| lines[line].contains("port open on"))
+        .collect();
+    assert_eq!(opens.len(), 2, "{log}");
+    assert!(opens[0] < told && told < opens[1], "{log}");
+    let probes = lines[told..opens[1]]
+        .iter()
+        .filter(|line| line.contains("probe: ok:"))
+        .count();
+    assert_eq!(probes, 2, "the third good probe in a row opens: {log}");
+}
+
+/// While the loop hangs in a log line its signal flags are looked at by nobody.
+#[test]
+fn a_stalled_loop_still_ends_on_a_signal() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let address = own_address();
+        let service = Service::router(address);
+        service.ready();
+        let (_log, stderr) = small_pipe();
+        let args = ["--log-level", "trace", "--max-age", "4m"];
+        let mut command = Healthport::command(address, &service, &args);
+        let mut healthport = Healthport::spawn(address, command.stderr(stderr));
+        healthport.opens();
+        let mut probes = service.connections();
+        eventually("the loop stands still", || {
+            thread::sleep(Duration::from_millis(300));
+            let before = std::mem::replace(&mut probes, service.connections());
+            before == probes
+        });
+        assert!(healthport.is_open(), "within its lease");
+        healthport.signal(signal);
+        assert_eq!(healthport.exits().code(), Some(0));
+        assert!(!healthport.is_open());
+    }
+}
+
+#[test]
+fn a_broken_standard_error_never_leaves_the_port_open() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let (log, stderr) = small_pipe();
+    let mut healthport = {
+        let mut command = Healthport::command(address, &service, &[]);
+        Healthport::spawn(address, command.stderr(stderr))
+    };
+    healthport.opens();
+    drop(log);
+    // Not a word to say: it goes on.
+    thread::sleep(Duration::from_millis(200));
+    assert!(healthport.is_open());
+    service.not_ready();
+    healthport.closes();
+    // It had to say that, could not, and ends so that somebody notices.
+    assert_eq!(healthport.exits().code(), Some(71));
+}
+
+#[test]
+fn a_closed_standard_error_is_as_good_as_a_silent_one() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let mut shell = std::process::Command::new("sh");
+    let healthport = Healthport::command(address, &service, &[]);
+    shell
+        .args(["-c", "exec \"$@\" 2>&-", "sh"])
+        .arg(healthport.get_program())
+        .args(healthport.get_args());
+    let mut healthport = Healthport::spawn(address, &mut shell);
+    for _ in 0..3 {
+        healthport.opens();
+        service.not_ready();
+        healthport.closes();
+        service.ready();
+    }
+    healthport.opens();
+    healthport.signal(Signal::TERM);
+    assert_eq!(healthport.exits().code(), Some(0));
+}
+
+/// A full disk is no reason to lie either.
+#[test]
+fn a_log_that_cannot_be_written_closes_the_port() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let mut full = File::options().write(true).open("/dev/full").unwrap();
+    assert!(full.write(b"x").is_err());
+    let mut command = Healthport::command(address, &service, &[]);
+    let mut healthport = Healthport::spawn(address, command.stderr(full));
+    assert_eq!(healthport.exits().code(), Some(71));
+    assert!(!healthport.is_open());
+}
+
+/// SIGSTOP stops the helper too: on return it must not serve what has gathered
+/// in the backlog as if nothing had happened.
+#[test]
+fn a_stopped_process_closes_when_it_goes_on() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(
+        address,
+        &service,
+        &["--timeout", "100ms", "--max-age", "500ms"],
+    );
+    healthport.opens();
+    healthport.signal(Signal::STOP);
+    thread::sleep(Duration::from_millis(1000));
+    service.not_ready();
+    healthport.signal(Signal::CONT);
+    healthport.closes();
+    healthport.says("no probe ended for --max-age 500ms");
+    service.ready();
+    healthport.opens();
+}

@@ -4,7 +4,7 @@
 //! The port always comes first: nothing that can block (a log line, a datagram)
 //! stands between the verdict and the port.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -113,11 +113,10 @@ fn rest(world: &mut impl World, due: Duration, told: &mut Told, status: &str) ->
         if let Some(message) = told.message(now, status) {
             match world.notify(&message) {
                 Ok(()) => told.sent(now, status),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {} // again soon
-                Err(error) => {
+                Err(error) if told.failed(&error) => {
                     world.log(Level::Warn, &format!("cannot notify systemd: {error}"));
-                    told.sent(now, status);
                 }
+                Err(_) => {}
             }
         }
         let wake = world.sleep(due.saturating_sub(now).min(told.longest_sleep()));

@@ -4,7 +4,7 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -66,6 +66,7 @@ impl Notify {
 pub struct Told {
     watchdog: Option<Duration>,
     last: Option<(Duration, String)>,
+    failure: Option<ErrorKind>,
 }
 
 impl Told {
@@ -74,6 +75,7 @@ impl Told {
         Told {
             watchdog,
             last: None,
+            failure: None,
         }
     }
 
@@ -96,9 +98,17 @@ impl Told {
         }
     }
 
-    /// Call it when the message was sent.
+    /// The message was sent.
     pub fn sent(&mut self, now: Duration, status: &str) {
         self.last = Some((now, status.to_string()));
+        self.failure = None;
+    }
+
+    /// The message was not sent and is due again; says whether that is news. No
+    /// room for a datagram is none: it passes.
+    pub fn failed(&mut self, error: &io::Error) -> bool {
+        let failure = Some(error.kind());
+        self.failure.replace(error.kind()) != failure && failure != Some(ErrorKind::WouldBlock)
     }
 }
 

@@ -1,0 +1,730 @@
+//! Stories of the running program: what the service did, what the port did, and
+//! what the log said about it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    BINARY, Healthport, PATIENCE, READY, Service, eventually, finish, is_open, own_address,
+    read_head,
+};
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
+
+/// A folder of the test's own, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        let path = std::env::temp_dir().join(format!("healthport-{}", own_address()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Waits until the program has probed `count` more times.
+fn probes(service: &Service, count: usize) {
+    let enough = service.connections() + count;
+    eventually("more probes", || service.connections() >= enough);
+}
+
+#[test]
+fn the_port_follows_the_service() {
+    let address = own_address();
+    let service = Service::router(address);
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.says("port closed: answered 500, expected 200");
+    assert!(
+        !healthport.is_open(),
+        "a first answer that is bad does not open"
+    );
+    service.ready();
+    healthport.opens();
+    service.hangs();
+    healthport.closes();
+    service.ready();
+    healthport.opens();
+    service.says("garbage");
+    healthport.closes();
+    service.ready();
+    healthport.opens();
+    service.says("HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n");
+    healthport.closes();
+    let (thread_count, descriptors) = (healthport.status("Threads"), healthport.descriptors());
+    assert_eq!(thread_count, 1, "1 thread while closed");
+    service.ready();
+    healthport.opens();
+    assert_eq!(healthport.status("Threads"), 2, "2 threads while open");
+    assert_eq!(
+        healthport.descriptors(),
+        descriptors + 3,
+        "the listener and two handles on it"
+    );
+}
+
+#[test]
+fn each_change_is_one_line_and_steady_is_silent() {
+    let address = own_address();
+    let service = Service::router(address);
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.says("port closed: answered 500");
+    probes(&service, 20);
+    service.ready();
+    healthport.opens();
+    probes(&service, 20);
+    service.not_ready();
+    healthport.closes();
+    probes(&service, 20);
+    service.says("nonsense");
+    healthport.says("port still closed");
+    probes(&service, 20);
+    service.not_ready();
+    eventually("the second reason", || {
+        healthport.count("port still closed: answered 500") == 1
+    });
+    probes(&service, 20);
+    service.ready();
+    healthport.opens();
+    probes(&service, 20);
+    healthport.signal(Signal::TERM);
+    healthport.says("SIGTERM: port closed, stopping");
+
+    let log = healthport.log();
+    let expected = [
+        "healthport 0.",
+        "port closed: answered 500, expected 200",
+        &format!("port open on {address}:18898: answered 200 (closed for "),
+        &format!("port closed on {address}:18898: answered 500, expected 200 (open for "),
+        "port still closed: not a valid HTTP answer: ",
+        "port still closed: answered 500, expected 200",
+        &format!("port open on {address}:18898: answered 200 (closed for "),
+        "SIGTERM: port closed, stopping; it was: port open: answered 200 (for ",
+    ];
+    assert_eq!(log.len(), expected.len(), "{log:#?}");
+    for (line, start) in log.iter().zip(expected) {
+        assert!(line.starts_with(start), "{line:?} is not {start:?}...");
+    }
+    let worst =
+        "closes within 20ms of a bad answer, 2.02s of a hang, opens within 20ms of a good answer";
+    assert!(
+        log[0].contains(worst) && log[0].contains(&service.url()),
+        "{}",
+        log[0]
+    );
+}
+
+#[test]
+fn a_first_answer_that_is_good_opens_with_one_line() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.opens();
+    probes(&service, 10);
+    assert_eq!(healthport.log().len(), 2, "{:#?}", healthport.log());
+}
+
+#[test]
+fn every_probe_is_a_line_at_debug_only() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(address, &service, &["--log-level", "debug"]);
+    healthport.says("probe: ok: answered 200");
+    let before = healthport.count("probe: ok");
+    probes(&service, 10);
+    eventually("a line for each", || {
+        healthport.count("probe: ok") >= before + 9
+    });
+    let quiet = Healthport::start(own_address(), &service, &["--log-level", "error"]);
+    quiet.opens();
+    probes(&service, 10);
+    assert!(quiet.log().is_empty(), "{:#?}", quiet.log());
+}
+
+/// `+` good, `-` bad: a service that plays a script, one answer per probe.
+fn plays(service: &Service, script: &'static str) -> Arc<AtomicUsize> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let position = Arc::clone(&next);
+    service.does(move |mut stream| {
+        read_head(&mut stream);
+        let good = script
+            .as_bytes()
+            .get(position.fetch_add(1, Ordering::SeqCst))
+            == Some(&b'+');
+        let _ = stream.write_all(if good { READY } else { common::NOT_READY }.as_bytes());
+    });
+    next
+}
+
+#[test]
+fn rise_and_fall_count_consecutive_answers() {
+    let address = own_address();
+    let service = Service::router(address);
+    plays(&service, "++-+++--+--+----");
+    let args = ["--rise", "3", "--fall", "3", "--log-level", "debug"];
+    let healthport = Healthport::start(address, &service, &args);
+    healthport.says("port closed on");
+    let letters: String = healthport
+        .log()
+        .iter()
+        .filter_map(|line| match line.as_str() {
+            line if line.starts_with("probe: ok") => Some('+'),
+            line if line.starts_with("probe: status") => Some('-'),
+            line if line.starts_with("port open on") => Some('O'),
+            line if line.starts_with("port closed on") => Some('C'),
+            _ => None,
+        })
+        .collect();
+    // A change is logged before the probe that made it.
+    assert!(letters.starts_with("++-++O+--+--+--C-"), "{letters}");
+    assert_eq!(
+        healthport.count("3 of 3"),
+        0,
+        "a count that is full is a change"
+    );
+}
+
+/// Start to start, without drift, and no burst after a probe that overran.
+#[test]
+fn probes_keep_their_interval() {
+    let address = own_address();
+    let service = Service::router(address);
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let (times, slow) = (Arc::clone(&starts), Arc::new(AtomicUsize::new(0)));
+    let number = Arc::clone(&slow);
+    service.does(move |mut stream| {
+        times.lock().unwrap().push(Instant::now());
+        read_head(&mut stream);
+        // The tenth takes five intervals.
+        if number.fetch_add(1, Ordering::SeqCst) == 9 {
+            thread::sleep(Duration::from_millis(500));
+        }
+        let _ = stream.write_all(READY.as_bytes());
+    });
+    let _healthport = Healthport::start(address, &service, &["--interval", "100ms"]);
+    eventually("thirty probes", || starts.lock().unwrap().len() >= 30);
+    let starts = starts.lock().unwrap();
+    let gap = |from: usize, to: usize| starts[to] - starts[from];
+    // Nine intervals, five for the slow one, then nineteen more: not one less, as
+    // a burst would have it, and not many more, as drift would.
+    assert!(gap(9, 10) >= Duration::from_millis(490), "{:?}", gap(9, 10));
+    assert!(
+        gap(10, 29) >= Duration::from_millis(1850),
+        "a burst: {:?}",
+        gap(10, 29)
+    );
+    assert!(
+        gap(10, 29) < Duration::from_millis(1900) + Duration::from_secs(5),
+        "{:?}",
+        gap(10, 29)
+    );
+}
+
+#[test]
+fn a_signal_closes_the_port_in_milliseconds() {
+    for signal in [Signal::TERM, Signal::INT] {
+        for interval in ["20ms", "1m"] {
+            let address = own_address();
+            let service = Service::router(address);
+            service.ready();
+            let mut healthport = Healthport::start(address, &service, &["--interval", interval]);
+            healthport.opens();
+            let start = Instant::now();
+            healthport.signal(signal);
+            healthport.closes();
+            // About 1 ms measured; half a second is a very noisy machine.
+            assert!(
+                start.elapsed() < Duration::from_millis(500),
+                "{:?}",
+                start.elapsed()
+            );
+            assert_eq!(healthport.exits().code(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn a_signal_does_not_wait_for_a_hung_probe() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let address = own_address();
+        let service = Service::router(address);
+        service.ready();
+        // With fall 2 the port is still open while the second probe hangs.
+        let args = ["--timeout", "1m", "--fall", "2"];
+        let mut healthport = Healthport::start(address, &service, &args);
+        healthport.opens();
+        service.hangs();
+        probes(&service, 1);
+        assert!(healthport.is_open());
+        let start = Instant::now();
+        healthport.signal(signal);
+        healthport.closes();
+        assert!(
+            start.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(healthport.exits().code(), Some(0));
+    }
+}
+
+#[test]
+fn sigusr1_reports_and_probes_at_once() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(address, &service, &["--interval", "1m"]);
+    healthport.opens();
+    service.not_ready();
+    let before = service.connections();
+    healthport.signal(Signal::USR1);
+    healthport.closes();
+    healthport.says("port open: answered 200 (for ");
+    assert_eq!(service.connections(), before + 1);
+    healthport.signal(Signal::USR1);
+    healthport.says("port closed: answered 500, expected 200 (for ");
+}
+
+/// EINTR in the middle of an answer is no bad answer.
+#[test]
+fn signals_during_a_probe_do_not_fail_it() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.does(|mut stream| {
+        read_head(&mut stream);
+        for byte in READY.bytes() {
+            thread::sleep(Duration::from_millis(2));
+            let _ = stream.write_all(&[byte]);
+        }
+    });
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.opens();
+    let enough = service.connections() + 10;
+    while service.connections() < enough {
+        healthport.signal(Signal::USR1);
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(
+        healthport.count("port closed"),
+        0,
+        "{:#?}",
+        healthport.log()
+    );
+    assert!(healthport.is_open());
+}
+
+#[test]
+fn the_drain_file_closes_whatever_the_service_says() {
+    let (address, folder) = (own_address(), Folder::new());
+    let drain = folder.file("drain");
+    let service = Service::router(address);
+    service.ready();
+    let path = drain.to_str().unwrap();
+    let healthport = Healthport::start(address, &service, &["--drain-file", path]);
+    healthport.opens();
+    std::fs::write(&drain, "").unwrap();
+    healthport.closes();
+    healthport.says(&format!(
+        "port closed on {address}:18898: drained, \"{path}\" exists"
+    ));
+    probes(&service, 10); // it goes on
+    assert!(!healthport.is_open());
+    std::fs::remove_file(&drain).unwrap();
+    healthport.opens();
+    // A drained start.
+    std::fs::write(&drain, "").unwrap();
+    let other = own_address();
+    let drained = Healthport::start(other, &service, &["--drain-file", path]);
+    drained.says("port closed: drained");
+    probes(&service, 10);
+    assert!(!drained.is_open());
+    // In doubt it is drained: a path below a file cannot be looked at.
+    let below = folder.file("drain/below");
+    let doubtful = Healthport::start(
+        own_address(),
+        &service,
+        &["--drain-file", below.to_str().unwrap()],
+    );
+    doubtful.says("drained, cannot look for");
+    probes(&service, 10);
+    assert!(!doubtful.is_open());
+}
+
+#[test]
+fn several_addresses_in_one_process() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let v6 = {
+        let free = TcpListener::bind("[::1]:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    let others = [
+        SocketAddr::from((own_address(), 18899)),
+        SocketAddr::from((address, 18900)),
+        v6,
+    ];
+    let listen: Vec<_> = others
+        .iter()
+        .flat_map(|other| ["--listen".to_string(), other.to_string()])
+        .collect();
+    let listen: Vec<_> = listen.iter().map(String::as_str).collect();
+    let healthport = Healthport::start(address, &service, &listen);
+    let all = |open| {
+        std::iter::once(&healthport.port)
+            .chain(&others)
+            .all(|&port| is_open(port) == open)
+    };
+    eventually("all open", || all(true));
+    assert_eq!(healthport.status("Threads"), 5, "one helper per address");
+    service.not_ready();
+    eventually("all closed", || all(false));
+    service.ready();
+    eventually("all open again", || all(true));
+    assert_eq!(
+        healthport.count("port open on"),
+        2,
+        "one line for all: {:#?}",
+        healthport.log()
+    );
+    assert_eq!(healthport.count("port closed on"), 1);
+}
+
+#[test]
+fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let other = TcpListener::bind((address, 18898)).unwrap();
+    let healthport = Healthport::start(address, &service, &[]);
+    let line = format!("port closed: cannot listen on {address}:18898: Address already in use");
+    healthport.says(&line);
+    probes(&service, 20);
+    assert_eq!(healthport.log().len(), 2, "{:#?}", healthport.log());
+    drop(other);
+    healthport.says(&format!("port open on {address}:18898: answered 200"));
+    assert!(healthport.is_open());
+    // The same while the service is not ready is no news, and no harm.
+    service.not_ready();
+    healthport.closes();
+    let other = TcpListener::bind((address, 18898)).unwrap();
+    probes(&service, 5);
+    service.ready();
+    eventually("said again", || healthport.count(&line) == 2);
+    drop(other);
+    healthport.opens();
+}
+
+#[test]
+fn an_address_that_is_not_there_is_waited_for() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    // TEST-NET-1: nobody's.
+    let args = ["--listen", "192.0.2.1:18898"];
+    let healthport = Healthport::start(address, &service, &args);
+    healthport.opens();
+    let line = "port closed: cannot listen on 192.0.2.1:18898: Cannot assign requested address";
+    healthport.says(line);
+    probes(&service, 20);
+    assert_eq!(healthport.count(line), 1);
+}
+
+/// No descriptor for the probe, the accept or the listener: closed, alive, not
+/// spinning, and back when there are some again.
+#[test]
+fn exhausted_descriptors_close_the_port_and_are_survived() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.opens();
+    let limit = |current| {
+        let limit = Rlimit {
+            current,
+            maximum: Some(4096),
+        };
+        prlimit(Some(healthport.pid()), Resource::Nofile, limit).expect("set RLIMIT_NOFILE");
+    };
+    for _ in 0..3 {
+        limit(Some(3)); // what is open stays open, but nothing new
+        healthport.closes();
+        healthport.says("Too many open files");
+        let (lines, cpu) = (healthport.log().len(), cpu_ticks(&healthport));
+        thread::sleep(Duration::from_millis(500));
+        assert!(!healthport.is_open());
+        assert!(
+            healthport.log().len() <= lines + 2,
+            "{:#?}",
+            healthport.log()
+        );
+        // A spin would take all of the half second: 50 ticks of 10 ms.
+        let spent = cpu_ticks(&healthport) - cpu;
+        assert!(spent < 25, "{spent} ticks of CPU time in half a second");
+        limit(Some(1024));
+        healthport.opens();
+    }
+}
+
+/// The same, seen by the helper alone: no probe is under way, a client comes.
+#[test]
+fn a_helper_without_descriptors_closes_its_port() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(address, &service, &["--interval", "3s"]);
+    healthport.opens();
+    // Right after a probe: almost three seconds without another.
+    probes(&service, 1);
+    thread::sleep(Duration::from_millis(100));
+    let (cpu, probed) = (cpu_ticks(&healthport), service.connections());
+    let low = Rlimit {
+        current: Some(3),
+        maximum: Some(4096),
+    };
+    prlimit(Some(healthport.pid()), Resource::Nofile, low).expect("set RLIMIT_NOFILE");
+    let _ = is_open(healthport.port);
+    common::within(Duration::from_secs(2), "closed by the helper", || {
+        !is_open(healthport.port)
+    });
+    assert_eq!(service.connections(), probed, "no probe has closed it");
+    let enough = Rlimit {
+        current: Some(1024),
+        maximum: Some(4096),
+    };
+    prlimit(Some(healthport.pid()), Resource::Nofile, enough).expect("set RLIMIT_NOFILE");
+    healthport.says(&format!(
+        "cannot accept on {address}:18898: Too many open files"
+    ));
+    healthport.opens();
+    assert!(cpu_ticks(&healthport) - cpu < 100);
+}
+
+/// CPU time so far, user and system, in clock ticks of 10 ms.
+fn cpu_ticks(healthport: &Healthport) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", healthport.child.id())).unwrap();
+    let fields: Vec<_> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// A service manager: the datagrams it got.
+fn manager(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {
+    let datagrams = Arc::new(Mutex::new(Vec::new()));
+    let received = Arc::clone(&datagrams);
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            received
+                .lock()
+                .unwrap()
+                .push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+    });
+    datagrams
+}
+
+fn notified(
+    path: &str,
+    address: std::net::IpAddr,
+    service: &Service,
+    args: &[&str],
+    watchdog: &str,
+) -> Healthport {
+    let mut command = Healthport::command(address, service, args);
+    command
+        .env("NOTIFY_SOCKET", path)
+        .env("WATCHDOG_USEC", watchdog)
+        .env_remove("WATCHDOG_PID");
+    Healthport::spawn(address, command.stderr(Stdio::piped()))
+}
+
+#[test]
+fn systemd_is_told_what_is_true() {
+    let (address, folder) = (own_address(), Folder::new());
+    let path = folder.file("notify");
+    let datagrams = manager(UnixDatagram::bind(&path).unwrap());
+    let service = Service::router(address);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&answered);
+    service.does(move |mut stream| {
+        read_head(&mut stream);
+        thread::sleep(Duration::from_millis(300));
+        count.fetch_add(1, Ordering::SeqCst);
+        let _ = stream.write_all(common::NOT_READY.as_bytes());
+    });
+    let mut healthport = notified(path.to_str().unwrap(), address, &service, &[], "60000000");
+    let has = |part: &str| {
+        datagrams
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|datagram| datagram.contains(part))
+    };
+    eventually("READY=1", || has("READY=1"));
+    assert!(
+        answered.load(Ordering::SeqCst) > 0,
+        "ready only after the first probe"
+    );
+    assert!(has("STATUS=port closed: answered 500, expected 200"));
+    service.ready();
+    eventually("the change", || has("STATUS=port open: answered 200"));
+    probes(&service, 20);
+    healthport.signal(Signal::TERM);
+    healthport.exits();
+    // It may have ended in a probe, from the handler: then there is no STOPPING.
+    let datagrams = datagrams.lock().unwrap();
+    let count = |part: &str| {
+        datagrams
+            .iter()
+            .filter(|datagram| datagram.contains(part))
+            .count()
+    };
+    assert_eq!(count("READY=1"), 1);
+    assert_eq!(count("STATUS=port"), 2, "only changes: {datagrams:#?}");
+    assert_eq!(
+        count("WATCHDOG=1"),
+        2,
+        "not with every probe: {datagrams:#?}"
+    );
+}
+
+#[test]
+fn the_watchdog_is_fed_by_progress_also_in_a_long_sleep() {
+    let address = own_address();
+    let name = format!("@healthport-test-{address}");
+    let socket = {
+        use std::os::linux::net::SocketAddrExt;
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(&name[1..]).unwrap();
+        UnixDatagram::bind_addr(&name).unwrap()
+    };
+    let datagrams = manager(socket);
+    let service = Service::router(address);
+    service.ready();
+    let mut healthport = notified(
+        &name,
+        address,
+        &service,
+        &["--interval", "1m", "--timeout", "100ms"],
+        "400000",
+    );
+    let fed = || {
+        datagrams
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|datagram| datagram.contains("WATCHDOG=1"))
+            .count()
+    };
+    eventually("signs of life between two probes", || fed() >= 10);
+    assert_eq!(service.connections(), 1);
+    healthport.signal(Signal::STOP);
+    let asleep = fed();
+    thread::sleep(Duration::from_millis(500));
+    assert!(fed() <= asleep + 1, "nobody else feeds it");
+    healthport.signal(Signal::CONT);
+    eventually("alive again", || fed() > asleep + 1);
+    healthport.signal(Signal::TERM);
+    eventually("STOPPING=1", || {
+        datagrams
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|datagram| datagram.starts_with("STOPPING=1"))
+    });
+    assert_eq!(healthport.exits().code(), Some(0));
+}
+
+#[test]
+fn a_watchdog_that_is_too_fast_for_the_timeout_is_warned_of() {
+    let (address, folder) = (own_address(), Folder::new());
+    let path = folder.file("notify");
+    let _datagrams = manager(UnixDatagram::bind(&path).unwrap());
+    let service = Service::router(address);
+    let healthport = notified(
+        path.to_str().unwrap(),
+        address,
+        &service,
+        &["--timeout", "3s"],
+        "2000000",
+    );
+    healthport.says("WatchdogSec=");
+    let healthport = notified(
+        path.to_str().unwrap(),
+        own_address(),
+        &service,
+        &["--timeout", "1s"],
+        "2000000",
+    );
+    healthport.says("port closed: answered 500");
+    assert_eq!(healthport.count("WatchdogSec="), 0);
+}
+
+#[test]
+fn a_manager_that_does_not_listen_is_said_once_and_borne() {
+    let (address, folder) = (own_address(), Folder::new());
+    let service = Service::router(address);
+    service.ready();
+    let path = folder.file("nobody");
+    let healthport = notified(path.to_str().unwrap(), address, &service, &[], "200000");
+    healthport.opens();
+    healthport.says("cannot notify systemd");
+    probes(&service, 50);
+    service.not_ready();
+    healthport.closes();
+    assert_eq!(
+        healthport.count("cannot notify systemd"),
+        1,
+        "{:#?}",
+        healthport.log()
+    );
+    // A path that cannot be a socket's is refused at the start.
+    let mut command = std::process::Command::new(BINARY);
+    let (code, stdout, stderr) = finish(command.env("NOTIFY_SOCKET", "x".repeat(200)));
+    assert_eq!(
+        (code, stdout.as_str(), stderr.lines().count()),
+        (Some(71), "", 1),
+        "{stderr}"
+    );
+    assert!(
+        stderr.starts_with("healthport: cannot notify systemd on NOTIFY_SOCKET"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_killed_process_leaves_a_closed_port() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let mut healthport = Healthport::start(address, &service, &[]);
+    healthport.opens();
+    healthport.child.kill().unwrap();
+    common::within(PATIENCE, "closed port", || !healthport.is_open());
+    let again = Healthport::start(address, &service, &[]);
+    again.opens();
+}

@@ -182,6 +182,7 @@ impl Prober {
                 Code::Protocol,
                 format!("headers of more than {HEAD_LIMIT} bytes"),
             ),
+            Error::Protocol(error) => (Code::Protocol, format!("not a valid HTTP answer: {error}")),
             error => (Code::Protocol, format!("not a valid HTTP answer: {error}")),
         };
         Outcome {

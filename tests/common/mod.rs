@@ -178,6 +178,7 @@ pub struct Healthport {
     pub child: Child,
     pub port: SocketAddr,
     lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Healthport {
@@ -201,16 +202,21 @@ impl Healthport {
     pub fn spawn(address: IpAddr, command: &mut Command) -> Healthport {
         let mut child = command.spawn().expect("start healthport");
         let lines = Arc::new(Mutex::new(Vec::new()));
-        if let Some(stderr) = child.stderr.take() {
+        let reader = child.stderr.take().map(|stderr| {
             let lines = Arc::clone(&lines);
             thread::spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                     lines.lock().unwrap().push(line);
                 }
-            });
-        }
+            })
+        });
         let port = (address, 18898).into();
-        Healthport { child, port, lines }
+        Healthport {
+            child,
+            port,
+            lines,
+            reader,
+        }
     }
 
     pub fn pid(&self) -> Pid {
@@ -256,12 +262,16 @@ impl Healthport {
         );
     }
 
+    /// Waits for its end; the log is complete then.
     pub fn exits(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the program ends", || {
             status = self.child.try_wait().expect("wait for healthport");
             status.is_some()
         });
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("its log is read to the end");
+        }
         status.unwrap()
     }
 

@@ -1,0 +1,268 @@
+//! The binary that ships: static, small, alone in an empty root file system, and
+//! frugal. Built here with the documented command.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use common::{Healthport, Service, eventually, finish, own_address};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The run-time packages, ours included, and what each is for. No other may come
+/// in without somebody adding it here.
+const PACKAGES: [(&str, &str); 17] = [
+    ("healthport", "this"),
+    ("lexopt", "the command line: options, values, nothing else"),
+    ("log", "the macros and levels that the next one prints"),
+    (
+        "simple_logger",
+        "a line on standard error; no colours, no clock",
+    ),
+    (
+        "signal-hook",
+        "signal handlers without unsafe code of ours: flag, pipe, exit",
+    ),
+    (
+        "signal-hook-registry",
+        "of signal-hook: several actions for one signal",
+    ),
+    (
+        "errno",
+        "of signal-hook-registry: handlers leave errno as it was",
+    ),
+    ("libc", "of the two before: the system's interface"),
+    (
+        "ureq",
+        "one HTTP request with one deadline; no TLS, no gzip, no cookies",
+    ),
+    ("ureq-proto", "of ureq: HTTP/1.1 without I/O"),
+    ("http", "of ureq: Uri, Method, StatusCode, headers"),
+    ("httparse", "of ureq: the parser of the answer"),
+    ("bytes", "of http"),
+    ("itoa", "of http"),
+    (
+        "base64",
+        "of ureq: user information in a URL, which ours refuses",
+    ),
+    ("percent-encoding", "of ureq"),
+    (
+        "utf8-zero",
+        "of ureq: bodies as text, which ours does not ask for",
+    ),
+];
+
+fn cargo(args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // A caller's flags would make another binary than the one that ships.
+    let output = command
+        .env_remove("RUSTFLAGS")
+        .stdin(Stdio::null())
+        .output()
+        .expect("run cargo");
+    assert!(
+        output.status.success(),
+        "cargo {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The release binary.
+fn release() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        cargo(&["build", "--release", "--locked"]);
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        target.join("release/healthport")
+    })
+}
+
+fn readelf(option: &str) -> String {
+    let mut command = Command::new("readelf");
+    let output = command.args([option, "--wide"]).arg(release()).output();
+    let output = output.expect("readelf is missing: apt-get install binutils");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn it_is_static_position_independent_stripped_and_small() {
+    assert!(readelf("--file-header").contains("DYN (Position-Independent Executable file)"));
+    let segments = readelf("--segments");
+    assert!(
+        segments.contains("DYNAMIC") && !segments.contains("INTERP"),
+        "{segments}"
+    );
+    assert!(!readelf("--dynamic").contains("NEEDED"));
+    assert!(!readelf("--sections").contains(".symtab"));
+    let size = release().metadata().unwrap().len();
+    println!("binary: {size} bytes");
+    assert!(size <= 1_750_000, "{size} bytes");
+}
+
+#[test]
+fn it_runs_in_an_empty_root_file_system() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let root = std::env::temp_dir().join(format!("healthport-root-{address}"));
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::copy(release(), root.join("healthport")).unwrap();
+    let url = service.url();
+    let inside = |args: &[&str]| {
+        // As root of a user namespace, so that anybody may change the root.
+        let mut command = Command::new("unshare");
+        command
+            .args(["--map-root-user", "--root"])
+            .arg(&root)
+            .arg("/healthport")
+            .args(args);
+        command
+    };
+    let version = concat!("healthport ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(
+        finish(&mut inside(&["--version"])),
+        (Some(0), version.to_string(), String::new())
+    );
+    let (code, stdout, _) = finish(&mut inside(&["--once", "--url", &url]));
+    assert_eq!(
+        (code, stdout),
+        (Some(0), format!("ok: {url} answered 200\n"))
+    );
+    let listen = format!("{address}:18898");
+    let mut daemon = inside(&["--url", &url, "--listen", &listen, "--interval", "20ms"]);
+    let healthport = Healthport::spawn(address, daemon.stderr(Stdio::piped()));
+    healthport.opens();
+    service.not_ready();
+    healthport.closes();
+    drop(healthport);
+    std::fs::remove_dir_all(&root).unwrap();
+}
+
+/// Counts what strace saw from one probe's socket() to the next.
+#[test]
+fn a_cycle_is_at_most_16_system_calls_and_no_thread() {
+    let address = own_address();
+    let service = Service::new((Ipv4Addr::LOCALHOST, 0));
+    service.ready();
+    // The default host: "localhost" must not cost a look-up.
+    let url = format!("http://localhost:{}/healthz/ready", service.address.port());
+    let trace = std::env::temp_dir().join(format!("healthport-strace-{address}"));
+    let mut command = Command::new("strace");
+    command
+        .args(["--follow-forks", "--output"])
+        .arg(&trace)
+        .args(["setpriv", "--pdeathsig", "KILL"])
+        .arg(release());
+    command.args([
+        "--url",
+        &url,
+        "--interval",
+        "100ms",
+        "--listen",
+        &format!("{address}:18898"),
+    ]);
+    let mut strace = Healthport::spawn(address, command.stderr(Stdio::null()));
+    strace.opens();
+    let enough = service.connections() + 30;
+    eventually("30 probes", || service.connections() >= enough);
+    // A signal to strace would leave the program behind.
+    let pid = strace.child.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let traced = Pid::from_raw(children.trim().parse().expect("one child")).unwrap();
+    kill_process(traced, Signal::TERM).unwrap();
+    strace.exits();
+    let trace_text =
+        std::fs::read_to_string(&trace).expect("strace is missing: apt-get install strace");
+    std::fs::remove_file(&trace).unwrap();
+
+    let main = trace_text.split_whitespace().next().expect("a process");
+    let calls: Vec<_> = trace_text
+        .lines()
+        .filter_map(|line| line.strip_prefix(main))
+        .map(str::trim_start)
+        .collect();
+    let probes: Vec<_> = (0..calls.len())
+        .filter(|&call| calls[call].starts_with("socket(AF_INET"))
+        .collect();
+    // The first cycles open the port; the last is cut by the signal.
+    let mut cycles: Vec<_> = probes
+        .windows(2)
+        .skip(5)
+        .map(|pair| pair[1] - pair[0])
+        .collect();
+    assert!(cycles.len() >= 20, "{probes:?}");
+    cycles.sort_unstable();
+    let median = cycles[cycles.len() / 2];
+    let example = &calls[probes[10]..probes[11]];
+    println!("system calls per cycle: {median}\n{}", example.join("\n"));
+    assert!(median <= 16, "{median} system calls: {example:#?}");
+    let threads = trace_text
+        .lines()
+        .filter(|line| line.contains("clone(") || line.contains("clone3("))
+        .count();
+    assert_eq!(threads, 1, "the helper of the open port");
+    assert!(!trace_text.contains("/etc/resolv.conf"));
+}
+
+#[test]
+fn its_memory_is_small_and_stays_so() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let mut command = Command::new(release());
+    command.args([
+        "--url",
+        &service.url(),
+        "--interval",
+        "10ms",
+        "--listen",
+        &format!("{address}:18898"),
+    ]);
+    let healthport = Healthport::spawn(address, command.stderr(Stdio::piped()));
+    let after = |probes: usize| {
+        eventually("probes", || service.connections() >= probes);
+        (healthport.status("VmRSS"), healthport.status("RssAnon"))
+    };
+    let early = after(100);
+    let late = after(1000);
+    println!(
+        "resident after 100 probes: {} KiB, {} KiB anonymous; after 1,000: {} KiB, {} KiB",
+        early.0, early.1, late.0, late.1
+    );
+    assert!(late.0 <= 2048, "{} KiB resident", late.0);
+    assert!(
+        late.1 <= early.1 + 16,
+        "{} KiB anonymous, was {}",
+        late.1,
+        early.1
+    );
+    assert_eq!(healthport.status("Threads"), 2);
+}
+
+#[test]
+fn the_run_time_packages_are_these_and_no_others() {
+    let tree = cargo(&[
+        "tree",
+        "--locked",
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ]);
+    let mut found: Vec<_> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    let mut allowed = PACKAGES.map(|(name, _)| name);
+    allowed.sort_unstable();
+    assert_eq!(found, allowed);
+}

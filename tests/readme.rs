@@ -1,0 +1,104 @@
+//! The README's commands and figures, executed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::{BINARY, Healthport, finish, own_address, run};
+
+const README: &str = include_str!("../README.md");
+
+/// The contents of the code blocks in a language, in their order.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let start = format!("```{language}\n");
+    README
+        .split(&start)
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_main_job_with_the_defaults() {
+    assert!(blocks("sh").contains(&"cargo run --release --locked\n"));
+    // As cargo would run it; the build itself is another test's matter.
+    let mut command = Command::new(BINARY);
+    let mut healthport = Healthport::spawn(own_address(), command.stderr(Stdio::piped()));
+    healthport.says("port closed: cannot connect to 127.0.0.1:1936: Connection refused");
+    assert!(healthport.child.try_wait().unwrap().is_none(), "it waits");
+}
+
+#[test]
+fn the_test_command_is_what_ci_runs() {
+    assert!(blocks("sh").contains(&"tests/run\n"));
+    assert!(include_str!("../.ci/run").contains("tests/run"));
+}
+
+/// Every option named anywhere in the README exists.
+#[test]
+fn the_options_exist() {
+    let words = README.split(|c: char| c.is_whitespace() || "`(),'\"".contains(c));
+    let commands = README.lines().filter(|line| line.contains("healthport --"));
+    assert!(commands.count() > 0);
+    for option in ["--timeout", "--fall", "--check-config", "--url", "--help"] {
+        assert!(
+            words.clone().any(|word| word == option),
+            "{option} is not named any more"
+        );
+        assert!(healthport::cli::HELP.contains(option));
+    }
+}
+
+#[test]
+fn the_switch_accepts_its_stanza() {
+    let defaults = "defaults\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n";
+    for stanza in blocks("haproxy") {
+        let file = std::env::temp_dir().join(format!("healthport-readme-{}", own_address()));
+        std::fs::write(&file, format!("{defaults}{stanza}")).unwrap();
+        let (code, stdout, stderr) = finish(Command::new("haproxy").args(["-c", "-f"]).arg(&file));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(code, Some(0), "{stdout}{stderr}");
+    }
+    assert_eq!(blocks("haproxy").len(), 1);
+}
+
+#[test]
+fn the_budget_is_what_the_program_says() {
+    let (code, stdout, _) = run(&["--timeout", "3s", "--fall", "2", "--check-config"]);
+    assert_eq!(code, Some(0));
+    let row = |name: &str| {
+        let line = README
+            .lines()
+            .find(|line| line.starts_with(&format!("| {name}")))
+            .expect("a row");
+        line.split('|')
+            .map(str::trim)
+            .map(str::to_string)
+            .collect::<Vec<_>>()
+    };
+    let seconds = |cell: &str| {
+        cell.trim_end_matches(" of 45 s")
+            .trim_end_matches('s')
+            .trim()
+            .parse::<u32>()
+            .unwrap()
+    };
+    for (name, words) in [
+        ("the router says not ready", "a bad answer"),
+        ("the router hangs", "a hang"),
+    ] {
+        let row = row(name);
+        assert!(
+            stdout.contains(&format!("closes {} after {words}", row[2])),
+            "{row:?}\n{stdout}"
+        );
+        assert_eq!(
+            seconds(&row[2]) + seconds(&row[3]),
+            seconds(&row[4]),
+            "{row:?}"
+        );
+        assert!(seconds(&row[4]) < 45);
+    }
+    assert!(README.contains("`--timeout 3s --fall 2`"));
+}

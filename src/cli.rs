@@ -33,6 +33,7 @@ usage: healthport [OPTIONS]
       --drain-file PATH       while it exists the port is closed
       --max-age DURATION      close when no probe has ended for this long
                               [3 x (interval + timeout)]
+      --metrics-listen ADDR:PORT  serve /metrics and /livez there [off]
       --once                  probe once, print the result, exit 0 or 1
       --check-config          print the settings and worst-case times, exit 0
       --log-level LEVEL       error, warn, info, debug or trace [info]
@@ -42,6 +43,9 @@ usage: healthport [OPTIONS]
 A DURATION carries its unit: ms, s or m. SIGUSR1 logs the state.
 Everything else is in healthport(8).
 ";
+
+/// What --listen and --metrics-listen take.
+const ADDRESS: &str = "an IP address and a port, like 0.0.0.0:18898 or [::]:18898";
 
 const MAX_LISTEN: usize = 16;
 const MAX_MAX_AGE: Duration = Duration::from_secs(4 * 60 * 60);
@@ -98,6 +102,8 @@ pub struct Config {
     pub drain_file: Option<PathBuf>,
     /// --max-age.
     pub max_age: Duration,
+    /// --metrics-listen.
+    pub metrics_listen: Option<SocketAddr>,
     /// --log-level.
     pub log_level: LevelFilter,
 }
@@ -118,6 +124,7 @@ impl Default for Config {
             headers: Vec::new(),
             drain_file: None,
             max_age: default_max_age(interval, timeout),
+            metrics_listen: None,
             log_level: LevelFilter::Info,
         }
     }
@@ -184,6 +191,12 @@ impl fmt::Display for Config {
         )?;
         writeln!(f, "drain-file     {drain_file}")?;
         writeln!(f, "max-age        {:?}", self.max_age)?;
+        writeln!(
+            f,
+            "metrics-listen {}",
+            self.metrics_listen
+                .map_or("off".into(), |at| at.to_string())
+        )?;
         writeln!(
             f,
             "log-level      {}",
@@ -302,10 +315,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                 )?
             }
             "listen" => {
-                let address = option.value(
-                    "an IP address and a port, like 0.0.0.0:18898 or [::]:18898",
-                    address,
-                )?;
+                let address = option.value(ADDRESS, address)?;
                 if listen.contains(&address) {
                     return Err(UsageError(format!("--listen '{address}' is given twice")));
                 }
@@ -359,6 +369,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                     MAX_MAX_AGE.as_millis(),
                     "interval + timeout to 240m",
                 )?);
+            }
+            "metrics-listen" => {
+                config.metrics_listen = Some(option.value(ADDRESS, address)?);
             }
             "log-level" => {
                 config.log_level =

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -13,6 +14,7 @@ use log::Level;
 use crate::cli::Config;
 use crate::gate::{Gate, Port};
 use crate::health::Health;
+use crate::metrics::{self, Metrics};
 use crate::notify::{Notify, Told};
 use crate::probe::{Outcome, Prober};
 use crate::report::{Cycle, Reporter};
@@ -30,6 +32,8 @@ pub trait World {
     fn renew(&mut self) -> bool;
     /// [`Gate::set`].
     fn set_port(&mut self, open: bool) -> Vec<Port>;
+    /// [`Metrics::count`].
+    fn count(&mut self, cycle: &Cycle);
     /// Writes one line to the log; may block.
     fn log(&mut self, level: Level, line: &str);
     /// [`Notify::send`].
@@ -53,7 +57,9 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
 
     let mut due = world.now();
     loop {
+        let start = world.now();
         let outcome = world.probe();
+        let took = world.now() - start;
         let drained = world.drained();
         let lapsed = !world.renew();
         if lapsed {
@@ -64,15 +70,18 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
 
         // The port is what it must be. From here on anything may block: the
         // lease closes the port if it takes too long.
-        let lines = reporter.cycle(&Cycle {
+        let cycle = Cycle {
             now: world.now(),
+            took,
             outcome: &outcome,
             up,
             progress: health.progress(),
             drained: drained.as_deref(),
             lapsed,
             ports: &ports,
-        });
+        };
+        world.count(&cycle);
+        let lines = reporter.cycle(&cycle);
         for (level, line) in lines {
             world.log(level, &line);
         }
@@ -132,6 +141,7 @@ pub struct Host {
     start: Instant,
     prober: Prober,
     gate: Gate,
+    metrics: Arc<Metrics>,
     drain_file: Option<PathBuf>,
     notify: Notify,
     signals: Signals,
@@ -140,14 +150,21 @@ pub struct Host {
 impl Host {
     /// Takes the parts; opens nothing.
     pub fn new(config: &Config, notify: Notify, signals: Signals) -> Host {
+        let gate = Gate::new(&config.listen, config.max_age);
         Host {
             start: Instant::now(),
             prober: Prober::new(config),
-            gate: Gate::new(&config.listen, config.max_age),
+            metrics: Arc::new(Metrics::new(&gate)),
+            gate,
             drain_file: config.drain_file.clone(),
             notify,
             signals,
         }
+    }
+
+    /// The counters, to serve them.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 }
 
@@ -176,6 +193,10 @@ impl World for Host {
 
     fn set_port(&mut self, open: bool) -> Vec<Port> {
         self.gate.set(open)
+    }
+
+    fn count(&mut self, cycle: &Cycle) {
+        self.metrics.count(cycle, metrics::now());
     }
 
     fn log(&mut self, level: Level, line: &str) {

@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::metrics;
+
 /// The state of one listening address after [`Gate::set`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Port {
@@ -32,6 +34,7 @@ pub enum Port {
 #[derive(Debug)]
 pub struct Gate {
     lease: Arc<Lease>,
+    visits: Arc<Visits>,
     doors: Vec<Door>,
 }
 
@@ -45,8 +48,19 @@ impl Gate {
         };
         Gate {
             lease: Arc::new(Lease::new(max_age)),
+            visits: Arc::default(),
             doors: addresses.iter().map(door).collect(),
         }
+    }
+
+    /// The lease, to look at.
+    pub fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.lease)
+    }
+
+    /// The accepted connections, to look at.
+    pub fn visits(&self) -> Arc<Visits> {
+        Arc::clone(&self.visits)
     }
 
     /// Renews the lease; false if an open port was closed because it had run
@@ -72,7 +86,7 @@ impl Gate {
                 Port::Closed
             }
             true => door
-                .open(&self.lease)
+                .open(&self.lease, &self.visits)
                 .map_or_else(Port::Failed, |()| Port::Open),
         };
         self.doors.iter_mut().map(turn).collect()
@@ -95,7 +109,7 @@ struct Door {
 }
 
 impl Door {
-    fn open(&mut self, lease: &Arc<Lease>) -> Result<(), String> {
+    fn open(&mut self, lease: &Arc<Lease>, visits: &Arc<Visits>) -> Result<(), String> {
         if self
             .listening
             .as_ref()
@@ -109,7 +123,7 @@ impl Door {
             return Err(format!("cannot accept on {}: {error}", self.address));
         }
         if self.listening.is_none() {
-            let listening = Listening::start(self.address, lease)
+            let listening = Listening::start(self.address, lease, visits)
                 .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
             self.listening = Some(listening);
         }
@@ -132,13 +146,18 @@ struct Listening {
 impl Listening {
     /// The listener that `std` makes has SO_REUSEADDR: connections of the last
     /// opening that are in TIME_WAIT do not keep it from opening again.
-    fn start(address: SocketAddr, lease: &Arc<Lease>) -> io::Result<Listening> {
+    fn start(
+        address: SocketAddr,
+        lease: &Arc<Lease>,
+        visits: &Arc<Visits>,
+    ) -> io::Result<Listening> {
         let listener = TcpListener::bind(address)?;
         let socket = Socket::of(&listener)?;
-        let (own, lease) = (socket.try_clone()?, Arc::clone(lease));
+        let own = socket.try_clone()?;
+        let (lease, visits) = (Arc::clone(lease), Arc::clone(visits));
         let helper = thread::Builder::new()
             .name("accept".to_string())
-            .spawn(move || accept(&listener, &own, &lease))?;
+            .spawn(move || accept(&listener, &own, &lease, &visits))?;
         Ok(Listening { socket, helper })
     }
 
@@ -151,7 +170,12 @@ impl Listening {
 
 /// The helper: accept, close, watch the lease. Returns the error that made it
 /// give up, or nothing if the port was closed on purpose or the lease ran out.
-fn accept(listener: &TcpListener, socket: &Socket, lease: &Lease) -> Option<io::Error> {
+fn accept(
+    listener: &TcpListener,
+    socket: &Socket,
+    lease: &Lease,
+    visits: &Visits,
+) -> Option<io::Error> {
     loop {
         let Some(left) = lease.left() else {
             socket.close();
@@ -165,7 +189,7 @@ fn accept(listener: &TcpListener, socket: &Socket, lease: &Lease) -> Option<io::
             .and_then(|()| listener.accept());
         match accepted {
             // Dropping the connection closes it: the handshake was the answer.
-            Ok(_) => {}
+            Ok(_) => visits.add(),
             Err(_) if socket.closing.load(Ordering::SeqCst) => return None,
             Err(error) if is_passing(&error) => {}
             // Descriptors or memory exhausted, or something nobody thought of:
@@ -182,7 +206,7 @@ fn accept(listener: &TcpListener, socket: &Socket, lease: &Lease) -> Option<io::
 /// Whether an error of `accept` says nothing about the listener: the wait is
 /// over, or the connection was lost before it was accepted (accept(2), "Error
 /// handling": treat the network errors of the new socket like EAGAIN).
-fn is_passing(error: &io::Error) -> bool {
+pub fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
         error.kind(),
@@ -231,9 +255,25 @@ impl Socket {
     }
 }
 
+/// The connections that were accepted.
+#[derive(Debug, Default)]
+pub struct Visits {
+    /// How many.
+    pub count: AtomicU64,
+    /// When the last came, in milliseconds since 1970; 0 = never.
+    pub last: AtomicU64,
+}
+
+impl Visits {
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.last.store(metrics::now(), Ordering::Relaxed);
+    }
+}
+
 /// Until when the port may stay open.
 #[derive(Debug)]
-struct Lease {
+pub struct Lease {
     start: Instant,
     max_age: Duration,
     /// Nanoseconds since `start` (enough for 584 years); 0 = has run out.
@@ -245,12 +285,17 @@ impl Lease {
         Lease {
             start: Instant::now(),
             max_age,
-            deadline: AtomicU64::new(0),
+            deadline: AtomicU64::new(nanoseconds(max_age)),
         }
     }
 
     fn now(&self) -> u64 {
         nanoseconds(self.start.elapsed())
+    }
+
+    /// Whether the loop makes progress: it has not run out.
+    pub fn is_running(&self) -> bool {
+        self.deadline.load(Ordering::SeqCst) > self.now()
     }
 
     /// Starts anew; false if it had run out, whether or not a helper noticed.

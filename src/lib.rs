@@ -6,6 +6,7 @@ pub mod cli;
 pub mod daemon;
 pub mod gate;
 pub mod health;
+pub mod metrics;
 pub mod notify;
 pub mod probe;
 pub mod report;

@@ -1,11 +1,13 @@
 //! Result to exit code, logger, wiring. The flow is in `daemon.rs`.
 
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::{env, panic, process};
 
 use healthport::cli::{self, Command, Config};
 use healthport::daemon::{self, Host};
+use healthport::metrics;
 use healthport::notify::Notify;
 use healthport::probe::Prober;
 use healthport::signals::Signals;
@@ -64,7 +66,13 @@ fn run(command: Command) -> Result<ExitCode, String> {
                 Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
             let notify = Notify::from_env()?;
             let watchdog = notify.watchdog;
-            daemon::run(&config, watchdog, &mut Host::new(&config, notify, signals));
+            let mut host = Host::new(&config, notify, signals);
+            if let Some(address) = config.metrics_listen {
+                let serving = TcpListener::bind(address)
+                    .and_then(|listener| metrics::serve(listener, host.metrics()));
+                serving.map_err(|error| format!("cannot serve metrics on {address}: {error}"))?;
+            }
+            daemon::run(&config, watchdog, &mut host);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -37,6 +37,18 @@ pub enum Code {
     Body,
 }
 
+impl Code {
+    /// In the order of their numbers.
+    pub const ALL: [Code; 6] = [
+        Code::Ok,
+        Code::Status,
+        Code::Connect,
+        Code::Timeout,
+        Code::Protocol,
+        Code::Body,
+    ];
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

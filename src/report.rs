@@ -15,6 +15,8 @@ use crate::probe::Outcome;
 pub struct Cycle<'a> {
     /// Time since the start.
     pub now: Duration,
+    /// How long the probe took.
+    pub took: Duration,
     /// What the probe found.
     pub outcome: &'a Outcome,
     /// The verdict, after rise and fall.

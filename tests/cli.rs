@@ -115,6 +115,9 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--max-age", "", DURATION),
     ("--max-age", "4", DURATION),
     ("--max-age", "241m", "from interval + timeout to 240m"),
+    ("--metrics-listen", "", ADDRESS),
+    ("--metrics-listen", "9100", ADDRESS),
+    ("--metrics-listen", "0.0.0.0:0", ADDRESS),
     ("--log-level", "", LEVEL),
     ("--log-level", "off", LEVEL),
     ("--log-level", "INFO", LEVEL),
@@ -158,7 +161,7 @@ fn every_option_with_a_value_is_in_the_table() {
             .then(|| format!("--{name}"))
     });
     let with_value: Vec<_> = with_value.collect();
-    assert_eq!(with_value.len(), 13, "{with_value:?}");
+    assert_eq!(with_value.len(), 14, "{with_value:?}");
     for option in with_value {
         assert!(
             WRONG.iter().any(|(wrong, ..)| *wrong == option),
@@ -303,7 +306,7 @@ fn the_defaults_are_those_of_the_contract() {
         );
     }
     assert_eq!(value("max-age"), "4.5s");
-    for off in ["expect-body", "header", "drain-file"] {
+    for off in ["expect-body", "header", "drain-file", "metrics-listen"] {
         assert_eq!(value(off), "off");
     }
     assert!(times.contains("closes 1s after a bad answer"), "{times}");

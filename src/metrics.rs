@@ -1,0 +1,358 @@
+//! Counters, their Prometheus text, and the small responder behind
+//! --metrics-listen. The loop only stores numbers here and takes no lock; what a
+//! client of the responder does is the responder thread's matter alone.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::gate::{self, Gate, Lease, Port, Visits};
+use crate::probe::Code;
+use crate::report::Cycle;
+
+/// Upper bounds of the histogram, in seconds: a local answer takes a millisecond,
+/// the router's check of a stuck HAProxy 2 s.
+const BUCKETS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
+
+/// For a whole exchange, from accept to close.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// The longest request that is read, in bytes.
+const REQUEST_LIMIT: usize = 8 * 1024;
+
+/// What is counted. Times are milliseconds since 1970, 0 = never.
+#[derive(Debug)]
+pub struct Metrics {
+    lease: Arc<Lease>,
+    visits: Arc<Visits>,
+    started: u64,
+    open: AtomicBool,
+    success: AtomicBool,
+    drained: AtomicBool,
+    status: AtomicU64,
+    results: [AtomicU64; Code::ALL.len()],
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+    nanoseconds: AtomicU64,
+    opened: AtomicU64,
+    closed: AtomicU64,
+    listen_errors: AtomicU64,
+    lease_expirations: AtomicU64,
+    last_transition: AtomicU64,
+    last_success: AtomicU64,
+}
+
+/// Milliseconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Metrics {
+    /// All zero, for this gate.
+    pub fn new(gate: &Gate) -> Metrics {
+        Metrics {
+            lease: gate.lease(),
+            visits: gate.visits(),
+            started: now(),
+            open: AtomicBool::default(),
+            success: AtomicBool::default(),
+            drained: AtomicBool::default(),
+            status: AtomicU64::default(),
+            results: Default::default(),
+            buckets: Default::default(),
+            nanoseconds: AtomicU64::default(),
+            opened: AtomicU64::default(),
+            closed: AtomicU64::default(),
+            listen_errors: AtomicU64::default(),
+            lease_expirations: AtomicU64::default(),
+            last_transition: AtomicU64::default(),
+            last_success: AtomicU64::default(),
+        }
+    }
+
+    /// Counts one cycle of the loop; `now` is [`now`].
+    pub fn count(&self, cycle: &Cycle, now: u64) {
+        let outcome = cycle.outcome;
+        let seconds = cycle.took.as_secs_f64();
+        let bucket = BUCKETS
+            .iter()
+            .position(|&bound| seconds <= bound)
+            .unwrap_or(BUCKETS.len());
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        let nanoseconds = u64::try_from(cycle.took.as_nanos()).unwrap_or(0);
+        self.nanoseconds.fetch_add(nanoseconds, Relaxed);
+        self.results[outcome.code as usize].fetch_add(1, Relaxed);
+        self.status
+            .store(outcome.status.unwrap_or(0).into(), Relaxed);
+        self.success.store(outcome.is_good(), Relaxed);
+        self.drained.store(cycle.drained.is_some(), Relaxed);
+        if outcome.is_good() {
+            self.last_success.store(now, Relaxed);
+        }
+
+        let failed = cycle
+            .ports
+            .iter()
+            .filter(|port| matches!(port, Port::Failed(_)))
+            .count();
+        self.listen_errors.fetch_add(failed as u64, Relaxed);
+        self.lease_expirations
+            .fetch_add(cycle.lapsed.into(), Relaxed);
+        // The lease has closed it before this cycle may have opened it again.
+        if cycle.lapsed {
+            self.port(false, now);
+        }
+        self.port(cycle.ports.contains(&Port::Open), now);
+    }
+
+    fn port(&self, open: bool, now: u64) {
+        if self.open.swap(open, Relaxed) != open {
+            let transitions = if open { &self.opened } else { &self.closed };
+            transitions.fetch_add(1, Relaxed);
+            self.last_transition.store(now, Relaxed);
+        }
+    }
+
+    /// The Prometheus text exposition format, version 0.0.4.
+    pub fn text(&self) -> String {
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let flag = |flag: &AtomicBool| u8::from(flag.load(Relaxed));
+        let time = |time: &AtomicU64| time.load(Relaxed) as f64 / 1000.0;
+
+        // The count is made from the buckets, so that they agree in every scrape.
+        let mut probes = 0;
+        let mut buckets = String::new();
+        let bounds = BUCKETS
+            .iter()
+            .map(f64::to_string)
+            .chain(["+Inf".to_string()]);
+        for (bound, bucket) in bounds.zip(&self.buckets) {
+            probes += count(bucket);
+            buckets +=
+                &format!("healthport_probe_duration_seconds_bucket{{le=\"{bound}\"}} {probes}\n");
+        }
+        let mut results = String::new();
+        for (code, result) in Code::ALL.iter().zip(&self.results) {
+            results += &format!(
+                "healthport_probes_total{{result=\"{code}\"}} {}\n",
+                count(result)
+            );
+        }
+
+        format!(
+            "\
+# HELP healthport_up 1 while the port is open.
+# TYPE healthport_up gauge
+healthport_up {up}
+# HELP healthport_probe_success 1 if the last probe was good, before rise and fall.
+# TYPE healthport_probe_success gauge
+healthport_probe_success {success}
+# HELP healthport_probe_http_status_code Status of the last probe, 0 = no answer.
+# TYPE healthport_probe_http_status_code gauge
+healthport_probe_http_status_code {status}
+# HELP healthport_probe_duration_seconds How long probes took.
+# TYPE healthport_probe_duration_seconds histogram
+{buckets}\
+healthport_probe_duration_seconds_sum {seconds}
+healthport_probe_duration_seconds_count {probes}
+# HELP healthport_probes_total Probes by result.
+# TYPE healthport_probes_total counter
+{results}\
+# HELP healthport_transitions_total Changes of the port.
+# TYPE healthport_transitions_total counter
+healthport_transitions_total{{to=\"open\"}} {opened}
+healthport_transitions_total{{to=\"closed\"}} {closed}
+# HELP healthport_last_transition_timestamp_seconds When the port last changed, 0 = never.
+# TYPE healthport_last_transition_timestamp_seconds gauge
+healthport_last_transition_timestamp_seconds {last_transition}
+# HELP healthport_last_success_timestamp_seconds When a probe was last good, 0 = never.
+# TYPE healthport_last_success_timestamp_seconds gauge
+healthport_last_success_timestamp_seconds {last_success}
+# HELP healthport_connections_total Accepted checks: is the switch really looking?
+# TYPE healthport_connections_total counter
+healthport_connections_total {connections}
+# HELP healthport_last_connection_timestamp_seconds When a check was last accepted, 0 = never.
+# TYPE healthport_last_connection_timestamp_seconds gauge
+healthport_last_connection_timestamp_seconds {last_connection}
+# HELP healthport_listen_errors_total Attempts to open an address that the system refused.
+# TYPE healthport_listen_errors_total counter
+healthport_listen_errors_total {listen_errors}
+# HELP healthport_lease_expirations_total How often an open port closed itself, the loop standing still.
+# TYPE healthport_lease_expirations_total counter
+healthport_lease_expirations_total {lease_expirations}
+# HELP healthport_drained 1 while the drain file keeps the port closed.
+# TYPE healthport_drained gauge
+healthport_drained {drained}
+# HELP healthport_build_info Always 1.
+# TYPE healthport_build_info gauge
+healthport_build_info{{version=\"{version}\"}} 1
+# HELP process_start_time_seconds When the process started.
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds {started}
+",
+            // The helper closes the port of a loop that stands still: the loop's
+            // own word is not enough.
+            up = u8::from(self.open.load(Relaxed) && self.lease.is_running()),
+            success = flag(&self.success),
+            status = count(&self.status),
+            seconds = count(&self.nanoseconds) as f64 / 1e9,
+            opened = count(&self.opened),
+            closed = count(&self.closed),
+            last_transition = time(&self.last_transition),
+            last_success = time(&self.last_success),
+            connections = count(&self.visits.count),
+            last_connection = time(&self.visits.last),
+            listen_errors = count(&self.listen_errors),
+            lease_expirations = count(&self.lease_expirations),
+            drained = flag(&self.drained),
+            version = env!("CARGO_PKG_VERSION"),
+            started = self.started as f64 / 1000.0,
+        )
+    }
+}
+
+/// Serves `GET /metrics` and `GET /livez` until the process ends, one client
+/// after the other.
+///
+/// # Errors
+/// The system's, if it refuses the thread.
+pub fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<()> {
+    let responder = move || loop {
+        match listener.accept() {
+            // A client that is gone or too slow is no error.
+            Ok((stream, _)) => drop(exchange(stream, &metrics)),
+            Err(error) if gate::is_passing(&error) => {}
+            // Descriptors exhausted: accepting again at once would spin.
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
+    };
+    thread::Builder::new()
+        .name("metrics".to_string())
+        .spawn(responder)
+        .map(drop)
+}
+
+fn exchange(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
+    let end = Instant::now() + DEADLINE;
+    let left = || match end.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(ErrorKind::TimedOut),
+        left => Ok(Some(left)),
+    };
+    let mut request = Vec::new();
+    let mut chunk = [0; 1024];
+    let reply = loop {
+        stream.set_read_timeout(left()?)?;
+        let length = stream.read(&mut chunk)?;
+        request.extend_from_slice(&chunk[..length]);
+        match reply_to(&request) {
+            None if length > 0 => {}
+            None if request.is_empty() => return Ok(()), // a port scan
+            None => break Reply::BadRequest,
+            Some(reply) => break reply,
+        }
+    };
+    let answer = reply.answer(metrics);
+    let mut sent = 0;
+    while sent < answer.len() {
+        stream.set_write_timeout(left()?)?;
+        sent += stream.write(&answer[sent..])?;
+    }
+    // What a refused client still sends would reset the connection before it
+    // has read why.
+    stream.shutdown(Shutdown::Write)?;
+    while reply.is_refusal() {
+        stream.set_read_timeout(left()?)?;
+        if stream.read(&mut chunk)? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What a request gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// The metrics.
+    Metrics,
+    /// Whether the loop makes progress.
+    Livez,
+    /// 400
+    BadRequest,
+    /// 404
+    NotFound,
+    /// 405
+    MethodNotAllowed,
+    /// 431
+    TooLarge,
+}
+
+/// The reply to what has come of a request so far; nothing while it may still
+/// become a good one.
+pub fn reply_to(request: &[u8]) -> Option<Reply> {
+    // TLS, or whatever else, need not be waited for.
+    if matches!(request, [first, ..] if !first.is_ascii_uppercase()) {
+        return Some(Reply::BadRequest);
+    }
+    let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return (request.len() > REQUEST_LIMIT).then_some(Reply::TooLarge);
+    };
+    if end + 4 > REQUEST_LIMIT {
+        return Some(Reply::TooLarge);
+    }
+    Some(route(&request[..end]).unwrap_or(Reply::BadRequest))
+}
+
+/// Nothing if the head of the request is not HTTP/1.
+fn route(head: &[u8]) -> Option<Reply> {
+    let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
+    let mut words = lines.next()?.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    let is_http = target.starts_with('/') && matches!(version, "HTTP/1.0" | "HTTP/1.1");
+    if !is_http
+        || words.next().is_some()
+        || lines.any(|line| line.find(':').is_none_or(|at| at == 0))
+    {
+        return None;
+    }
+    Some(match (method, target.split('?').next()?) {
+        ("GET", "/metrics") => Reply::Metrics,
+        ("GET", "/livez") => Reply::Livez,
+        ("GET", _) => Reply::NotFound,
+        _ => Reply::MethodNotAllowed,
+    })
+}
+
+impl Reply {
+    fn is_refusal(self) -> bool {
+        matches!(self, Reply::BadRequest | Reply::TooLarge)
+    }
+
+    fn answer(self, metrics: &Metrics) -> Vec<u8> {
+        let text;
+        let (status, body) = match self {
+            Reply::Metrics => {
+                text = metrics.text();
+                ("200 OK", text.as_str())
+            }
+            Reply::Livez if metrics.lease.is_running() => ("200 OK", "ok\n"),
+            Reply::Livez => ("503 Service Unavailable", "the loop stands still\n"),
+            Reply::BadRequest => ("400 Bad Request", "not HTTP/1\n"),
+            Reply::NotFound => ("404 Not Found", "try /metrics or /livez\n"),
+            Reply::MethodNotAllowed => ("405 Method Not Allowed\r\nAllow: GET", "only GET\n"),
+            Reply::TooLarge => ("431 Request Header Fields Too Large", "too large\n"),
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        (head + body).into_bytes()
+    }
+}

@@ -1,0 +1,583 @@
+//! /metrics and /livez of the running program: what they say, to whom, and that
+//! no client of theirs can do harm.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{BINARY, Healthport, PATIENCE, Service, eventually, finish, own_address};
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
+
+/// A healthport with --metrics-listen, its service, and where to ask.
+fn start(args: &[&str]) -> (Healthport, Service, SocketAddr) {
+    let address = own_address();
+    let service = Service::router(address);
+    let metrics = SocketAddr::new(address, 9100);
+    let listen = metrics.to_string();
+    let args = [&["--metrics-listen", &listen], args].concat();
+    let healthport = Healthport::start(address, &service, &args);
+    healthport.says("port closed: answered 500");
+    (healthport, service, metrics)
+}
+
+/// Sends bytes, half-closes if asked to, and reads the whole answer.
+fn send(metrics: SocketAddr, bytes: &[u8], then_close: bool) -> String {
+    let mut stream =
+        TcpStream::connect_timeout(&metrics, PATIENCE).expect("connect to the metrics");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(bytes);
+    if then_close {
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+fn get(metrics: SocketAddr, path: &str) -> String {
+    send(
+        metrics,
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes(),
+        false,
+    )
+}
+
+/// The body of /metrics.
+fn scrape(metrics: SocketAddr) -> String {
+    let answer = get(metrics, "/metrics");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(
+        head.contains("\r\nContent-Type: text/plain; version=0.0.4"),
+        "{head}"
+    );
+    assert!(
+        head.contains(&format!("\r\nContent-Length: {}", body.len())),
+        "{head}"
+    );
+    body.to_string()
+}
+
+/// One series of a scrape.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in {text}"))
+        .parse()
+        .unwrap()
+}
+
+/// Reads the text strictly: HELP and TYPE once and first, no series twice, each
+/// of a family that was declared, names and units by the rules, histograms that
+/// add up. Returns the series.
+fn parse(text: &str) -> HashMap<String, f64> {
+    let (mut helped, mut types) = (HashSet::new(), HashMap::new());
+    let mut series = HashMap::new();
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a help text");
+            assert!(
+                helped.insert(name.to_string()) && !help.is_empty(),
+                "{line}"
+            );
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(helped.contains(name), "{line}");
+            assert!(
+                types.insert(name.to_string(), kind.to_string()).is_none(),
+                "{line}"
+            );
+            assert!(["gauge", "counter", "histogram"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+        } else {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+            assert!(value.is_finite() && value >= 0.0, "{line}");
+            let metric = name.split('{').next().unwrap();
+            let family = types.keys().find(|family| {
+                let suffix = metric.strip_prefix(family.as_str());
+                let parts = ["_bucket", "_sum", "_count"];
+                suffix == Some("")
+                    || types[*family] == "histogram"
+                        && suffix.is_some_and(|suffix| parts.contains(&suffix))
+            });
+            assert!(family.is_some(), "{line}");
+            assert!(
+                metric.starts_with("healthport_") || metric == "process_start_time_seconds",
+                "{line}"
+            );
+            assert!(
+                series.insert(name.to_string(), value).is_none(),
+                "twice: {line}"
+            );
+        }
+    }
+    assert_eq!(helped.len(), types.len());
+
+    let name = "healthport_probe_duration_seconds";
+    let buckets: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(&format!("{name}_bucket{{le=\"")))
+        .collect();
+    let buckets: Vec<(f64, f64)> = buckets
+        .iter()
+        .map(|line| {
+            let (bound, count) = line.split_once("\"} ").unwrap();
+            (
+                if bound == "+Inf" {
+                    f64::INFINITY
+                } else {
+                    bound.parse().unwrap()
+                },
+                count.parse().unwrap(),
+            )
+        })
+        .collect();
+    assert!(
+        buckets
+            .windows(2)
+            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1),
+        "{buckets:?}"
+    );
+    let (last, count) = buckets[buckets.len() - 1];
+    assert!(last.is_infinite());
+    assert_eq!(count, series[&format!("{name}_count")]);
+    let results: f64 = series
+        .iter()
+        .filter(|(name, _)| name.starts_with("healthport_probes_total"))
+        .map(|(_, value)| value)
+        .sum();
+    // A probe may have been counted between the two.
+    assert!(
+        (results - count).abs() <= 1.0,
+        "{results} results, {count} durations"
+    );
+    series
+}
+
+#[test]
+fn every_series_is_there_from_the_start() {
+    let (healthport, _service, metrics) = start(&[]);
+    assert_eq!(
+        healthport.status("Threads"),
+        2,
+        "the loop and the responder"
+    );
+    let series = parse(&scrape(metrics));
+    let names = [
+        "healthport_up",
+        "healthport_probe_success",
+        "healthport_probe_http_status_code",
+        "healthport_probe_duration_seconds_sum",
+        "healthport_probe_duration_seconds_count",
+        "healthport_probes_total{result=\"ok\"}",
+        "healthport_probes_total{result=\"status\"}",
+        "healthport_probes_total{result=\"connect\"}",
+        "healthport_probes_total{result=\"timeout\"}",
+        "healthport_probes_total{result=\"protocol\"}",
+        "healthport_probes_total{result=\"body\"}",
+        "healthport_transitions_total{to=\"open\"}",
+        "healthport_transitions_total{to=\"closed\"}",
+        "healthport_last_transition_timestamp_seconds",
+        "healthport_last_success_timestamp_seconds",
+        "healthport_connections_total",
+        "healthport_last_connection_timestamp_seconds",
+        "healthport_listen_errors_total",
+        "healthport_lease_expirations_total",
+        "healthport_drained",
+        concat!(
+            "healthport_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"}"
+        ),
+        "process_start_time_seconds",
+    ];
+    let buckets = series
+        .keys()
+        .filter(|name| name.contains("_bucket"))
+        .count();
+    assert_eq!(series.len(), names.len() + buckets, "{series:#?}");
+    for name in names {
+        assert!(series.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn the_numbers_follow_the_story() {
+    let (healthport, service, metrics) = start(&["--timeout", "200ms"]);
+    let until = |what: &str, condition: &dyn Fn(&str) -> bool| {
+        let mut text = String::new();
+        eventually(what, || {
+            text = scrape(metrics);
+            condition(&text)
+        });
+        parse(&text);
+        text
+    };
+    let text = scrape(metrics);
+    assert_eq!(value(&text, "healthport_up"), 0.0);
+    assert_eq!(value(&text, "healthport_probe_http_status_code"), 500.0);
+    assert_eq!(
+        value(&text, "healthport_last_transition_timestamp_seconds"),
+        0.0
+    );
+    assert_eq!(
+        value(&text, "healthport_last_success_timestamp_seconds"),
+        0.0
+    );
+    let started = value(&text, "process_start_time_seconds");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64();
+    assert!(started <= now && started > now - 600.0);
+
+    service.ready();
+    healthport.opens();
+    let text = until("the open port", &|text| value(text, "healthport_up") == 1.0);
+    assert_eq!(
+        value(&text, "healthport_transitions_total{to=\"open\"}"),
+        1.0
+    );
+    assert_eq!(
+        value(&text, "healthport_transitions_total{to=\"closed\"}"),
+        0.0
+    );
+    assert_eq!(value(&text, "healthport_probe_success"), 1.0);
+    assert_eq!(value(&text, "healthport_probe_http_status_code"), 200.0);
+    for time in ["transition", "success", "connection"] {
+        let time = value(&text, &format!("healthport_last_{time}_timestamp_seconds"));
+        assert!(time >= started && time < now + 600.0, "{time}");
+    }
+    let seen = value(&text, "healthport_connections_total");
+    assert!(seen >= 1.0);
+    for _ in 0..10 {
+        assert!(healthport.is_open());
+    }
+    until("ten more checks", &|text| {
+        value(text, "healthport_connections_total") == seen + 10.0
+    });
+
+    // One of each result.
+    for (result, answer) in [("protocol", "garbage"), ("status", common::NOT_READY)] {
+        service.says(answer);
+        until(result, &|text| {
+            value(
+                text,
+                &format!("healthport_probes_total{{result=\"{result}\"}}"),
+            ) > 0.0
+        });
+    }
+    service.hangs();
+    let text = until("timeout", &|text| {
+        value(text, "healthport_probes_total{result=\"timeout\"}") > 0.0
+    });
+    assert_eq!(value(&text, "healthport_probe_http_status_code"), 0.0);
+    assert_eq!(value(&text, "healthport_up"), 0.0);
+    assert_eq!(
+        value(&text, "healthport_transitions_total{to=\"closed\"}"),
+        1.0
+    );
+    let slow = value(&text, "healthport_probe_duration_seconds_count")
+        - value(
+            &text,
+            "healthport_probe_duration_seconds_bucket{le=\"0.1\"}",
+        );
+    assert!(slow >= 1.0, "a probe of 200 ms");
+    drop(service);
+    until("connect", &|text| {
+        value(text, "healthport_probes_total{result=\"connect\"}") > 0.0
+    });
+}
+
+#[test]
+fn drained_and_refused_by_the_system() {
+    let drain = std::env::temp_dir().join(format!("healthport-drain-{}", own_address()));
+    let (healthport, service, metrics) = start(&["--drain-file", drain.to_str().unwrap()]);
+    let other = TcpListener::bind(healthport.port).unwrap();
+    service.ready();
+    eventually("listen errors", || {
+        value(&scrape(metrics), "healthport_listen_errors_total") >= 3.0
+    });
+    assert_eq!(value(&scrape(metrics), "healthport_up"), 0.0);
+    drop(other);
+    healthport.opens();
+    std::fs::write(&drain, "").unwrap();
+    eventually("drained", || {
+        value(&scrape(metrics), "healthport_drained") == 1.0
+    });
+    std::fs::remove_file(&drain).unwrap();
+    eventually("not drained", || {
+        value(&scrape(metrics), "healthport_drained") == 0.0
+    });
+}
+
+#[test]
+fn promtool_has_nothing_to_say() {
+    let (healthport, service, metrics) = start(&[]);
+    service.ready();
+    healthport.opens();
+    let mut promtool = Command::new("promtool");
+    promtool
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut promtool = promtool
+        .spawn()
+        .expect("promtool is missing: apt-get install prometheus");
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(scrape(metrics).as_bytes())
+        .unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.is_empty(), "{text}");
+}
+
+#[test]
+fn anything_else_is_refused() {
+    let (_healthport, _service, metrics) = start(&[]);
+    let status = |request: &str| {
+        let answer = send(metrics, request.as_bytes(), true);
+        answer.split(' ').nth(1).unwrap_or("closed").to_string()
+    };
+    assert_eq!(status("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
+    assert_eq!(status("GET /metrics HTTP/1.0\r\n\r\n"), "200");
+    assert_eq!(
+        status("GET /metrics?name[]=x HTTP/1.1\r\nHost: x\r\n\r\n"),
+        "200"
+    );
+    assert_eq!(status("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
+    for path in [
+        "/",
+        "/metrics/",
+        "/Metrics",
+        "/livez/x",
+        "//metrics",
+        "/%6detrics",
+    ] {
+        assert_eq!(
+            status(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")),
+            "404",
+            "{path}"
+        );
+    }
+    for method in ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
+        assert_eq!(
+            status(&format!("{method} /metrics HTTP/1.1\r\nHost: x\r\n\r\n")),
+            "405",
+            "{method}"
+        );
+    }
+    let garbage = [
+        "garbage\r\n\r\n",
+        "GARBAGE\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET /metrics\r\n\r\n",
+        "GET /metrics HTTP/2\r\n\r\n",
+        "GET  /metrics HTTP/1.1\r\n\r\n",
+        "GET /metrics HTTP/1.1 x\r\n\r\n",
+        "GET metrics HTTP/1.1\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\n: x\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: x", // and closed
+        "\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    for request in garbage {
+        assert_eq!(status(request), "400", "{request:?}");
+    }
+    assert_eq!(status(""), "closed");
+    let long = |length: usize| {
+        format!(
+            "GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n",
+            "x".repeat(length - 30)
+        )
+    };
+    assert_eq!(long(8192).len(), 8192);
+    assert_eq!(status(&long(8192)), "200");
+    assert_eq!(status(&long(8193)), "431");
+    assert_eq!(status(&long(100_000)), "431");
+    assert_eq!(status(&"X".repeat(100_000)), "431");
+}
+
+#[test]
+fn slow_clients_are_cut_and_gone_clients_are_nothing() {
+    let (healthport, _service, metrics) = start(&[]);
+    let cut = |mut stream: TcpStream| {
+        let start = Instant::now();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stream.read_to_string(&mut String::new());
+        let took = start.elapsed();
+        // One second; twice a noisy machine's worth is still no hang.
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        took
+    };
+    let silent = TcpStream::connect(metrics).unwrap();
+    assert!(cut(silent) > Duration::from_millis(500));
+    let mut drip = TcpStream::connect(metrics).unwrap();
+    let mut dripper = drip.try_clone().unwrap();
+    let dripping = thread::spawn(move || {
+        while dripper.write_all(b"G").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    drip.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+    cut(drip);
+    dripping.join().unwrap();
+    for _ in 0..100 {
+        let mut gone = TcpStream::connect(metrics).unwrap();
+        gone.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    }
+    assert!(get(metrics, "/livez").starts_with("HTTP/1.1 200 "));
+    assert_eq!(
+        healthport.log().len(),
+        2,
+        "no client is worth a line: {:#?}",
+        healthport.log()
+    );
+}
+
+/// Clients that say nothing, or never read, while the service comes and goes.
+#[test]
+fn no_client_delays_the_port() {
+    let (healthport, service, metrics) = start(&[]);
+    let held: Vec<_> = (0..100)
+        .filter_map(|_| {
+            let mut stream = TcpStream::connect(metrics).ok()?;
+            let _ = stream.write_all(b"GET /metrics HTT");
+            Some(stream)
+        })
+        .collect();
+    assert_eq!(held.len(), 100, "fewer than the backlog of 128 holds");
+    for _ in 0..10 {
+        let before = service.connections();
+        service.ready();
+        common::within(Duration::from_secs(5), "open", || healthport.is_open());
+        service.not_ready();
+        common::within(Duration::from_secs(5), "closed", || !healthport.is_open());
+        assert!(service.connections() > before);
+    }
+}
+
+#[test]
+fn ten_thousand_scrapes_leave_nothing() {
+    let (healthport, _service, metrics) = start(&[]);
+    let scrapes = |count| (0..count).for_each(|_| assert!(scrape(metrics).len() > 1000));
+    scrapes(500);
+    let before = (healthport.descriptors(), healthport.status("Threads"));
+    let memory = healthport.status("VmRSS");
+    scrapes(10_000);
+    eventually("the descriptors of before", || {
+        (healthport.descriptors(), healthport.status("Threads")) == before
+    });
+    let grown = healthport.status("VmRSS").saturating_sub(memory);
+    assert!(grown < 128, "{grown} KiB more after 10,000 scrapes"); // 0 measured
+}
+
+#[test]
+fn a_stalled_loop_still_answers_and_says_so() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let metrics = SocketAddr::new(address, 9100);
+    let (_log, stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    rustix::pipe::fcntl_setpipe_size(&stderr, 4096).unwrap();
+    let listen = metrics.to_string();
+    let args = [
+        "--metrics-listen",
+        &listen,
+        "--log-level",
+        "trace",
+        "--timeout",
+        "100ms",
+        "--max-age",
+        "2s",
+    ];
+    let mut command = Healthport::command(address, &service, &args);
+    let healthport = Healthport::spawn(address, command.stderr(stderr));
+    healthport.opens();
+    assert!(get(metrics, "/livez").starts_with("HTTP/1.1 200 OK\r\n"));
+    eventually("the loop stands still", || {
+        get(metrics, "/livez").starts_with("HTTP/1.1 503 ")
+    });
+    let text = scrape(metrics);
+    parse(&text);
+    assert_eq!(
+        value(&text, "healthport_up"),
+        0.0,
+        "its helper has closed the port"
+    );
+    healthport.closes();
+}
+
+#[test]
+fn exhausted_descriptors_are_no_spin() {
+    let (healthport, _service, metrics) = start(&["--interval", "1m"]);
+    let limit = |current| {
+        let limit = Rlimit {
+            current: Some(current),
+            maximum: Some(4096),
+        };
+        prlimit(Some(healthport.pid()), Resource::Nofile, limit).expect("set RLIMIT_NOFILE");
+    };
+    let ticks = || {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", healthport.child.id())).unwrap();
+        let fields: Vec<_> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    limit(3);
+    let mut waiting = TcpStream::connect(metrics).unwrap();
+    waiting.write_all(b"GET /livez HTTP/1.1\r\n\r\n").unwrap();
+    let before = ticks();
+    thread::sleep(Duration::from_millis(500));
+    assert!(ticks() - before < 25, "it spins");
+    limit(1024);
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_one_line_and_exit_71() {
+    let address = own_address();
+    let taken = TcpListener::bind((address, 9100)).unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let (code, stdout, stderr) = finish(Command::new(BINARY).args(["--metrics-listen", &listen]));
+    assert_eq!((code, stdout.as_str()), (Some(71), ""));
+    assert_eq!(
+        stderr,
+        format!(
+            "healthport: cannot serve metrics on {listen}: Address already in use (os error 98)\n"
+        )
+    );
+}
+
+#[test]
+fn a_signal_ends_it_all() {
+    let (mut healthport, service, metrics) = start(&[]);
+    service.ready();
+    healthport.opens();
+    healthport.signal(Signal::TERM);
+    assert_eq!(healthport.exits().code(), Some(0));
+    assert!(!common::is_open(metrics));
+}

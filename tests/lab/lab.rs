@@ -167,6 +167,10 @@ impl Lab {
         Ok(lab)
     }
 
+    pub fn ports(&self, node: usize) -> Ports {
+        self.nodes[node].ports
+    }
+
     // What can be done to a node.
 
     pub fn start(&mut self, number: usize) -> Result<()> {
@@ -310,13 +314,15 @@ impl Lab {
 
     // Waiting, during which everything is observed.
 
-    /// Waits `real` seconds of production.
+    /// Waits `real` seconds of production, and has looked at least once.
     pub fn pause(&mut self, real: f64) -> Result<()> {
         let end = Instant::now() + self.setup.scale.wait(real);
-        while Instant::now() < end {
+        loop {
             self.tick()?;
+            if Instant::now() >= end {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Waits until the router of a node says `state`.
@@ -329,12 +335,14 @@ impl Lab {
     pub fn settle(&mut self) -> Result<()> {
         let lines = self.setup.lines.len();
         self.wait_for("a switch that sends to every node", 60.0, |lab| {
-            let all = (0..lines).all(|line| (0..NODES).all(|node| lab.story.believes(line, node)));
-            all
+            let sends = |line| (0..NODES).all(|node| lab.story.believes(line, node));
+            (0..lines).all(sends)
         })
     }
 
-    fn wait_for(
+    /// Waits until something is done; an error names it if that takes longer than
+    /// `real` seconds of production and the slack.
+    pub fn wait_for(
         &mut self,
         what: &str,
         real: f64,

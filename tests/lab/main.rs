@@ -42,7 +42,7 @@ WHAT is phase-1, phase-2, phase-3, phase-4, phases (all four), matrix, timeline
   --scale X      1 for the times of production, 0.1 for a tenth of them [0.1]
   --rate N       requests per second of each hey [no limit; matrix: 100]
   --requests N   answers that end phase 4 [1000000]
-  --write        put the result into README.md, the picture into tests/lab/
+  --write        put the tables into README.md, the picture into tests/lab/
 
 Without --run: the tests, with cargo's own options.
 ";
@@ -174,7 +174,7 @@ fn perform(run: &Run, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         scale: run.scale,
         profile: Profile::Embedded,
         lines: Vec::new(),
-        title: Some(String::new()),
+        title: Some("starting".to_string()),
         interrupted: Arc::clone(interrupted),
     };
     match run.what {
@@ -253,14 +253,18 @@ fn matrix(run: &Run, setup: &Setup) -> Result<ExitCode> {
     }
     let table = report::matrix(&outcomes);
     println!("\n{table}");
-    for (outcome, failure) in report::worse_than_http(&outcomes, run.scale) {
-        let (event, profile) = (outcome.event.name(), outcome.profile.name());
-        println!("worse than the HTTP check: {event}, {profile}: {failure:?}");
-    }
     if run.write {
         report::put("matrix", &table)?;
     }
-    Ok(ExitCode::SUCCESS)
+    let worse = report::worse_than_http(&outcomes, run.scale);
+    for (outcome, failure) in &worse {
+        let (event, profile) = (outcome.event.name(), outcome.profile.name());
+        println!("lost by healthport, not by the HTTP check: {event}, {profile}: {failure:?}");
+    }
+    Ok(match worse.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 fn timeline(run: &Run, setup: Setup) -> Result<ExitCode> {
@@ -276,10 +280,10 @@ fn timeline(run: &Run, setup: Setup) -> Result<ExitCode> {
     })?;
     let outcomes = scenario::happen(&mut lab, Event::Drain, push)?;
     let path = match run.write {
-        true => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/timeline.svg"),
-        false => "timeline.svg",
+        true => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/timeline.svg").into(),
+        false => env::temp_dir().join("timeline.svg"),
     };
-    picture::draw(path, &outcomes, &lab.story, run.scale)?;
-    println!("{path}");
+    picture::draw(&path, &outcomes, &lab.story, run.scale)?;
+    println!("{}", path.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::lab::Story;
-use crate::plan::{Check, INTER, INTERVAL, Mode, Result, Scale};
+use crate::plan::{Check, Event, INTER, INTERVAL, Mode, Result, Scale};
 use crate::scenario::{Outcome, Phase};
 use crate::switch::Failure;
 
@@ -124,7 +124,7 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
         previous = Some(group);
         // A start is nothing to stop for.
         let stopped = match http.event {
-            crate::plan::Event::Start => "-",
+            Event::Start => "-",
             _ => &stopped,
         };
         let _ = writeln!(
@@ -141,10 +141,7 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
 /// The requests that healthport's check lost later than one probe interval after
 /// the HTTP check of the same event had stopped sending. The two checks of the
 /// switch do not start together, which may add one `inter`.
-pub fn worse_than_http<'a>(
-    outcomes: &'a [Outcome],
-    scale: Scale,
-) -> Vec<(&'a Outcome, &'a Failure)> {
+pub fn worse_than_http(outcomes: &[Outcome], scale: Scale) -> Vec<(&Outcome, &Failure)> {
     let mut worse = Vec::new();
     for ours in outcomes
         .iter()

@@ -262,12 +262,12 @@ impl Network {
     }
 
     pub fn hello(&self) -> SocketAddr {
-        SocketAddr::from((host(self.number, 4), 8080))
+        SocketAddr::from((host(self.number, 4), 18080))
     }
 
     /// Where the switch listens for line number `line`.
     pub fn switch(&self, line: usize) -> SocketAddr {
-        SocketAddr::from((host(self.number, 5), 8000 + line as u16))
+        SocketAddr::from((host(self.number, 5), 18000 + line as u16))
     }
 }
 

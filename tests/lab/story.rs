@@ -1,6 +1,6 @@
 //! What `cargo test` runs: the parts that decide, a walk through a router's life,
 //! the phases at a tenth of production's times, and what is left of a lab that
-//! was interrupted. About two minutes.
+//! was interrupted. About two and a half minutes.
 
 use std::env;
 use std::fs;
@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 use crate::lab::{Belief, Lab, Setup};
 use crate::load::{self, Push};
-use crate::plan::{BACKEND_TIMEOUT, Check, Mode, Ports, Profile, Result, Scale, State};
+use crate::plan::{BACKEND_TIMEOUT, Check, Event, Mode, Ports, Profile, Result, Scale, State};
 use crate::process::Proc;
 use crate::router::{Facts, answer};
 use crate::scenario::{self, Turn};
@@ -35,7 +35,7 @@ const RATE: u32 = 200;
 
 type Test = fn(&Arc<AtomicBool>) -> Result<()>;
 
-const TESTS: [(&str, Test); 12] = [
+const TESTS: [(&str, Test); 13] = [
     ("the_router_words_its_health", words),
     ("stats_log_and_summary_are_read", reading),
     ("reactions_are_measured", reactions),
@@ -56,6 +56,7 @@ const TESTS: [(&str, Test); 12] = [
         none_lost(3, Check::Healthport, flag)?;
         none_lost(4, Check::Healthport, flag)
     }),
+    ("healthport_notices_what_a_connect_cannot", stuck),
     ("interrupted_labs_leave_nothing", interrupted),
 ];
 
@@ -529,6 +530,31 @@ fn some_lost(check: Check, flag: &Arc<AtomicBool>) -> Result<()> {
             ),
             "{failure:?} in {state:?}"
         );
+    }
+    Ok(())
+}
+
+/// A stuck router accepts connections: no TCP check on its own ports ever
+/// notices; healthport does, and not later than the HTTP check.
+fn stuck(flag: &Arc<AtomicBool>) -> Result<()> {
+    let mode = Mode::Http;
+    let lines = Check::ALL.map(|check| Line { check, mode }).to_vec();
+    let mut lab = Lab::open(Setup {
+        lines,
+        ..setup(Profile::Embedded, flag)
+    })?;
+    let push = Push {
+        rate: Some(RATE),
+        requests: None,
+    };
+    for event in [Event::Hung, Event::Frozen] {
+        let outcomes = scenario::happen(&mut lab, event, push)?;
+        for outcome in &outcomes {
+            let notices = matches!(outcome.line.check, Check::Http | Check::Healthport);
+            assert_eq!(outcome.stopped.is_some(), notices, "{outcome:?}");
+        }
+        let worse = report::worse_than_http(&outcomes, SCALE);
+        assert!(worse.is_empty(), "{worse:?}");
     }
     Ok(())
 }

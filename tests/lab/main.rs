@@ -6,7 +6,7 @@
 //!
 //! `plan` holds the words and numbers, `process` what is started, `router`,
 //! `switch` and `load` the parts, `lab` puts them together, `scenario` lets
-//! things happen, `report` and `picture` tell them, `story` are the tests.
+//! things happen, `report` and `picture` tell them, `tests` are the tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod lab;
@@ -17,8 +17,8 @@ mod process;
 mod report;
 mod router;
 mod scenario;
-mod story;
 mod switch;
+mod tests;
 
 use std::env;
 use std::ffi::OsString;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Ok(Command::Router(spec)) => router::run(&spec).map(|()| ExitCode::SUCCESS),
-        Ok(Command::Test(tests)) => interrupts().map(|flag| story::run(&tests, &flag)),
+        Ok(Command::Test(tests)) => interrupts().map(|flag| tests::run(&tests, &flag)),
         Ok(Command::Run(run)) => interrupts().and_then(|flag| perform(&run, &flag)),
         Err(error) => Err(error),
     };
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 
 enum Command {
     Help,
-    Test(story::Wanted),
+    Test(tests::Wanted),
     Run(Run),
     /// What the lab starts itself as.
     Router(router::Spec),
@@ -104,7 +104,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
 fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
     let mut parser = Parser::from_args(args);
     let mut what = None;
-    let mut tests = story::Wanted::default();
+    let mut tests = tests::Wanted::default();
     let (mut scale, mut rate, mut requests, mut write) = (0.1, None, 1_000_000, false);
     while let Some(arg) = parser.next()? {
         match arg {

@@ -102,7 +102,7 @@ impl<'a> Picture<'a> {
             .draw_rect((0, 0), (SIZE.0 as i32, SIZE.1 as i32), &WHITE, true)?;
         self.text(
             (24, 18),
-            "A router is deleted and comes back: to which check does the switch react in time?",
+            "A router drains and comes back: which check stops the switch in time?",
             Font::new(20.0).bold(),
         )?;
         self.legend()?;

@@ -23,7 +23,7 @@ use crate::switch::{self, Failure, Line, Switch};
 /// The release binary under `cargo test --release`, else the debug one.
 const HEALTHPORT: &str = env!("CARGO_BIN_EXE_healthport");
 
-const NODES: usize = 3;
+pub const NODES: usize = 3;
 
 /// What a noisy machine may take on top of any time, before a run fails.
 const SLACK: Duration = Duration::from_secs(20);

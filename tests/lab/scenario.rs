@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 
-use crate::lab::{Belief, Lab, Setup, Story};
+use crate::lab::{Belief, Lab, NODES, Setup, Story};
 use crate::load::{Push, Summary};
 use crate::plan::{Check, Event, MIN_READY, Mode, Profile, Result, State, now};
 use crate::switch::{Failure, Line};
@@ -58,7 +58,7 @@ pub fn phase(number: u32, check: Check, mut setup: Setup, push: Push) -> Result<
     let rest = if number == 4 { MIN_READY } else { RETURNED };
     let mut replaced = 0;
     loop {
-        for node in 0..3 {
+        for node in 0..NODES {
             replace(&mut lab, node, rest)?;
             replaced += 1;
             if push.requests.is_some() && lab.load_has_ended() {
@@ -165,7 +165,9 @@ pub fn happen(lab: &mut Lab, event: Event, push: Push) -> Result<Vec<Outcome>> {
 fn play(lab: &mut Lab, event: Event) -> Result<Vec<Turn>> {
     let node = 0;
     if event == Event::Rolling {
-        return (0..3).map(|node| replace(lab, node, MIN_READY)).collect();
+        return (0..NODES)
+            .map(|node| replace(lab, node, MIN_READY))
+            .collect();
     }
     let at = now();
     match event {

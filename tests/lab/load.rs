@@ -1,0 +1,144 @@
+//! The load: one `hey` per line of the switch, with its own summary kept.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::plan::{Mode, Result, Scale};
+use crate::process::Proc;
+
+/// How hard to push.
+#[derive(Debug, Clone, Copy)]
+pub struct Push {
+    /// Requests per second, all of a hey together; nothing: as fast as it goes.
+    pub rate: Option<u32>,
+    /// Stop by itself after this many answers.
+    pub requests: Option<u64>,
+}
+
+/// `hey -c 2`, as in the reference run.
+const WORKERS: u32 = 2;
+
+/// A running hey.
+#[derive(Debug)]
+pub struct Load {
+    pub proc: Proc,
+    output: PathBuf,
+    pub command: String,
+}
+
+impl Load {
+    pub fn start(
+        dir: &Path,
+        name: &str,
+        target: SocketAddr,
+        mode: Mode,
+        push: Push,
+        scale: Scale,
+    ) -> Result<Load> {
+        // hey gives up after 20 s by default; it takes whole seconds.
+        let limit = (20.0 * scale.0).ceil();
+        let mut args = vec![format!("-c {WORKERS}"), format!("-t {limit}")];
+        // The end comes from the lab; 6 h are for the case that it does not.
+        args.push(match push.requests {
+            Some(requests) => format!("-n {requests}"),
+            None => "-z 6h".to_string(),
+        });
+        if let Some(rate) = push.rate {
+            args.push(format!("-q {}", rate.div_ceil(WORKERS)));
+        }
+        // At layer 4 a connection is what is balanced: with two kept for ever,
+        // two nodes would get everything and the third could not be missed.
+        if mode == Mode::Tcp {
+            args.push("-disable-keepalive".to_string());
+        }
+        args.push(format!("http://{target}/"));
+        let words: Vec<_> = args.iter().flat_map(|arg| arg.split(' ')).collect();
+        // Its summary is its own file: `Proc` appends, and a name may come again.
+        let output = dir.join(format!("{name}.out"));
+        let _ = fs::remove_file(&output);
+        Ok(Load {
+            proc: Proc::spawn(dir, name, OsStr::new("hey"), &words)?,
+            output,
+            command: format!("hey {}", words.join(" ")),
+        })
+    }
+
+    /// Asks hey to end; it finishes what it has under way.
+    pub fn stop(&self) {
+        self.proc.signal(Signal::INT);
+    }
+
+    /// Its summary, once it has ended.
+    pub fn summary(mut self, limit: Duration) -> Result<Summary> {
+        let deadline = Instant::now() + limit;
+        while self.proc.ended().is_none() {
+            if Instant::now() > deadline {
+                return Err(format!("{} did not end within {limit:?}", self.proc.name));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let text = fs::read_to_string(&self.output)
+            .map_err(|error| format!("cannot read hey's summary: {error}"))?;
+        summary(&text).ok_or(format!("hey printed no summary: {text:?}"))
+    }
+}
+
+/// What hey found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// Answers by status.
+    pub statuses: Vec<(u16, u64)>,
+    /// Requests without an answer.
+    pub errors: u64,
+    /// Seconds.
+    pub slowest: f64,
+    /// As it printed it.
+    pub text: String,
+}
+
+impl Summary {
+    pub fn good(&self) -> u64 {
+        self.count(|status| status == 200)
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.errors + self.count(|status| status != 200)
+    }
+
+    fn count(&self, wanted: impl Fn(u16) -> bool) -> u64 {
+        let counted = self.statuses.iter().filter(|(status, _)| wanted(*status));
+        counted.map(|(_, count)| count).sum()
+    }
+}
+
+/// Reads hey's summary. Both lists look alike, "[what] how many", with the count
+/// second in the one and first in the other.
+pub fn summary(text: &str) -> Option<Summary> {
+    let mut summary = Summary {
+        text: text.trim().to_string(),
+        ..Summary::default()
+    };
+    let mut section = "";
+    for line in text.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            ["Slowest:", seconds, "secs"] => summary.slowest = seconds.parse().ok()?,
+            ["Status", "code", ..] => section = "status",
+            ["Error", "distribution:"] => section = "error",
+            [status, count, "responses"] if section == "status" => {
+                let status = status.trim_matches(['[', ']']).parse().ok()?;
+                summary.statuses.push((status, count.parse().ok()?));
+            }
+            [count, ..] if section == "error" && count.starts_with('[') => {
+                summary.errors += count.trim_matches(['[', ']']).parse::<u64>().ok()?;
+            }
+            _ => {}
+        }
+    }
+    (!section.is_empty()).then_some(summary)
+}

@@ -1,0 +1,289 @@
+//! The proof: a real switch, real load, and routers that come and go. Without
+//! `--run` this is a test like any other, at a tenth of production's times; with
+//! it, one experiment at any scale:
+//!
+//!     cargo test --release --test lab -- --run phases
+//!
+//! `plan` holds the words and numbers, `process` what is started, `router`,
+//! `switch` and `load` the parts, `lab` puts them together, `scenario` lets
+//! things happen, `report` and `picture` tell them, `tests` are the tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod lab;
+mod load;
+mod picture;
+mod plan;
+mod process;
+mod report;
+mod router;
+mod scenario;
+mod switch;
+mod tests;
+
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use lab::{Lab, Setup};
+use lexopt::{Arg, Parser, ValueExt};
+use load::Push;
+use plan::{Check, Event, Mode, Profile, Result, Scale};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use switch::Line;
+
+const HELP: &str = "\
+usage: cargo test --release --test lab -- --run WHAT [OPTIONS]
+
+WHAT is phase-1, phase-2, phase-3, phase-4, phases (all four), matrix, timeline
+
+  --scale X      1 for the times of production, 0.1 for a tenth of them [0.1]
+  --rate N       requests per second of each hey [no limit; matrix: 100]
+  --requests N   answers that end phase 4 [1000000]
+  --write        put the tables into README.md, the picture into tests/lab/
+
+Without --run: the tests, with cargo's own options.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<_> = env::args_os().skip(1).collect();
+    let result = match parse(args) {
+        Ok(Command::Help) => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Command::Router(spec)) => router::run(&spec).map(|()| ExitCode::SUCCESS),
+        Ok(Command::Test(tests)) => interrupts().map(|flag| tests::run(&tests, &flag)),
+        Ok(Command::Run(run)) => interrupts().and_then(|flag| perform(&run, &flag)),
+        Err(error) => Err(error),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("lab: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+enum Command {
+    Help,
+    Test(tests::Wanted),
+    Run(Run),
+    /// What the lab starts itself as.
+    Router(router::Spec),
+}
+
+struct Run {
+    what: What,
+    scale: Scale,
+    rate: Option<u32>,
+    requests: u64,
+    write: bool,
+}
+
+enum What {
+    /// Nothing: all.
+    Phases(Option<u32>),
+    Matrix,
+    Timeline,
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
+    let args: Vec<_> = args.into_iter().collect();
+    if args.first().is_some_and(|first| first == "--router") {
+        let args: Option<Vec<_>> = args[1..]
+            .iter()
+            .map(|a| a.to_str().map(String::from))
+            .collect();
+        let spec = args.and_then(|args| router::Spec::parse(&args));
+        return spec.map(Command::Router).ok_or("bad --router".to_string());
+    }
+    options(args).map_err(|error| error.to_string())
+}
+
+fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
+    let mut parser = Parser::from_args(args);
+    let mut what = None;
+    let mut tests = tests::Wanted::default();
+    let (mut scale, mut rate, mut requests, mut write) = (0.1, None, 1_000_000, false);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("run") => {
+                what = Some(match parser.value()?.string()?.as_str() {
+                    "phases" => What::Phases(None),
+                    "phase-1" => What::Phases(Some(1)),
+                    "phase-2" => What::Phases(Some(2)),
+                    "phase-3" => What::Phases(Some(3)),
+                    "phase-4" => What::Phases(Some(4)),
+                    "matrix" => What::Matrix,
+                    "timeline" => What::Timeline,
+                    other => return Err(format!("--run '{other}' is unknown: see --help").into()),
+                });
+            }
+            Arg::Long("scale") => {
+                scale = parser.value()?.parse()?;
+                // Below, healthport's interval would be less than the 10ms it takes.
+                if !(0.01..=10.0).contains(&scale) {
+                    return Err(format!("--scale '{scale}' is not in 0.01 to 10").into());
+                }
+            }
+            Arg::Long("rate") => rate = Some(parser.value()?.parse()?),
+            Arg::Long("requests") => requests = parser.value()?.parse()?,
+            Arg::Long("write") => write = true,
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            // What cargo and its users pass to any test.
+            Arg::Long("list") => tests.list = true,
+            Arg::Long("exact") => tests.exact = true,
+            Arg::Long("ignored") => tests.ignored = true,
+            Arg::Long("skip") => tests.skip.push(parser.value()?.string()?),
+            Arg::Long("test-threads" | "color" | "format" | "logfile") | Arg::Short('Z') => {
+                parser.value()?;
+            }
+            Arg::Long("nocapture" | "no-capture" | "show-output" | "quiet" | "include-ignored")
+            | Arg::Short('q') => {}
+            Arg::Value(filter) => tests.filters.push(filter.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(match what {
+        None => Command::Test(tests),
+        Some(what) => Command::Run(Run {
+            what,
+            scale: Scale(scale),
+            rate,
+            requests,
+            write,
+        }),
+    })
+}
+
+/// Ctrl-C ends the lab in order; a second one at once, and the kernel ends the
+/// rest.
+fn interrupts() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::<AtomicBool>::default();
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&interrupted))
+            .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
+            .map_err(|error| format!("cannot handle signals: {error}"))?;
+    }
+    Ok(interrupted)
+}
+
+fn perform(run: &Run, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
+    let setup = Setup {
+        scale: run.scale,
+        profile: Profile::Embedded,
+        lines: Vec::new(),
+        title: Some("starting".to_string()),
+        interrupted: Arc::clone(interrupted),
+    };
+    match run.what {
+        What::Phases(number) => phases(run, number, &setup),
+        What::Matrix => matrix(run, &setup),
+        What::Timeline => timeline(run, setup),
+    }
+}
+
+fn phases(run: &Run, number: Option<u32>, setup: &Setup) -> Result<ExitCode> {
+    let mut done = Vec::new();
+    for (phase, check) in scenario::PHASES {
+        if number.is_some_and(|number| number != phase) {
+            continue;
+        }
+        let push = Push {
+            rate: run.rate,
+            requests: (phase == 4).then_some(run.requests),
+        };
+        let phase = scenario::phase(phase, check, setup.clone(), push)?;
+        let command = &phase.command;
+        println!("phase {}, {}: {command}\n", phase.number, check.name());
+        println!("{}\n", phase.summary.text);
+        let list = report::failures(&phase.story.failures, &phase.story, run.scale);
+        if !list.is_empty() {
+            println!("failed requests, in real seconds:\n{list}");
+        }
+        if run.write && phase.number == 4 {
+            let text = format!("```console\n$ {command}\n{}\n```\n", phase.summary.text);
+            report::put("million", &text)?;
+        }
+        done.push(phase);
+    }
+    let table = report::phases(&done, run.scale);
+    println!("{table}");
+    if run.write && number.is_none() {
+        report::put("phases", &table)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn matrix(run: &Run, setup: &Setup) -> Result<ExitCode> {
+    let line = |mode| move |check| Line { check, mode };
+    let http = Check::ALL.map(line(Mode::Http));
+    let tcp = Check::ALL.map(line(Mode::Tcp));
+    // Eight heys share the machine with what they measure; at 100 requests per
+    // second each a lost second is still seen a hundred times.
+    let push = Push {
+        rate: Some(run.rate.unwrap_or(100)),
+        requests: None,
+    };
+    let mut outcomes = Vec::new();
+    for profile in Profile::ALL {
+        let mut lab = Lab::open(Setup {
+            profile,
+            lines: [http, tcp].concat(),
+            ..setup.clone()
+        })?;
+        for event in Event::ALL.into_iter().filter(|e| e.differs_in(profile)) {
+            lab.setup.title = Some(format!("matrix | {}, {}", event.name(), profile.name()));
+            let happened = scenario::happen(&mut lab, event, push)?;
+            for outcome in &happened {
+                let (check, mode) = (outcome.line.check.name(), outcome.line.mode);
+                println!(
+                    "{}, {}, {check}, {mode:?}: hey counted {} failed, the switch {}",
+                    event.name(),
+                    profile.name(),
+                    outcome.summary.failed(),
+                    outcome.failures.len()
+                );
+                let list = report::failures(&outcome.failures, &lab.story, run.scale);
+                print!("{list}");
+            }
+            outcomes.extend(happened);
+        }
+    }
+    let table = report::matrix(&outcomes);
+    println!("\n{table}");
+    if run.write {
+        report::put("matrix", &table)?;
+    }
+    let worse = report::worse_than_http(&outcomes, run.scale);
+    for (outcome, failure) in &worse {
+        let (event, profile) = (outcome.event.name(), outcome.profile.name());
+        println!("lost by healthport, not by the HTTP check: {event}, {profile}: {failure:?}");
+    }
+    Ok(match worse.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn timeline(run: &Run, setup: Setup) -> Result<ExitCode> {
+    let mode = Mode::Http;
+    let push = Push {
+        rate: Some(run.rate.unwrap_or(100)),
+        requests: None,
+    };
+    let mut lab = Lab::open(Setup {
+        lines: Check::ALL.map(|check| Line { check, mode }).to_vec(),
+        title: Some("timeline".to_string()),
+        ..setup
+    })?;
+    let outcomes = scenario::happen(&mut lab, Event::Drain, push)?;
+    let path = match run.write {
+        true => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/timeline.svg").into(),
+        false => env::temp_dir().join("timeline.svg"),
+    };
+    picture::draw(&path, &outcomes, &lab.story, run.scale)?;
+    println!("{}", path.display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,305 @@
+//! The vocabulary of the lab, and the numbers that it takes from production.
+//! Everything in here is plain data: times are real seconds, as in a cluster,
+//! and [`Scale`] alone turns them into what the lab waits.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// One line: what was being done, to what, what the system said.
+pub type Result<T> = std::result::Result<T, String>;
+
+/// From one check of the switch to the next, HAProxy's default.
+pub const INTER: f64 = 2.0;
+/// HAProxy's defaults: checks in a row until a server is up, or down.
+pub const RISE: u32 = 2;
+pub const FALL: u32 = 3;
+/// healthport's defaults.
+pub const INTERVAL: f64 = 1.0;
+pub const TIMEOUT: f64 = 0.5;
+
+/// The router goes on serving this long after SIGTERM, and says not ready.
+pub const DRAIN: f64 = 45.0;
+/// Then it refuses connections and waits for the open ones, at least and at most.
+pub const LINGER: (f64, f64) = (1.0, 30.0);
+/// It exits this long after them: gone at T0+47 s when idle, T0+76 s when busy.
+pub const EXIT: f64 = 1.0;
+/// The limit of the router's own look at its port 80 (backend-http).
+pub const BACKEND_TIMEOUT: f64 = 2.0;
+/// From exec to has-synced; production takes 1 to 30 s and more.
+pub const SYNC: f64 = 10.0;
+/// The rolling update waits this long after ready before the next node.
+pub const MIN_READY: f64 = 30.0;
+
+/// Seconds since 1970: the clock that every part of the lab shares.
+pub fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("a clock after 1970").as_secs_f64()
+}
+
+/// How much faster than production the lab runs: 0.1 makes 45 s 4.5 s.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale(pub f64);
+
+impl Scale {
+    pub fn wait(self, real: f64) -> Duration {
+        Duration::from_secs_f64(real * self.0)
+    }
+
+    pub fn millis(self, real: f64) -> u128 {
+        self.wait(real).as_millis().max(1)
+    }
+
+    pub fn real(self, measured: f64) -> f64 {
+        measured / self.0
+    }
+}
+
+/// How the switch asks a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    Traffic,
+    Stats,
+    Http,
+    Healthport,
+}
+
+impl Check {
+    pub const ALL: [Check; 4] = [Check::Traffic, Check::Stats, Check::Http, Check::Healthport];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Check::Traffic => "TCP on 80",
+            Check::Stats => "TCP on 1936",
+            Check::Http => "HTTP on 1936",
+            Check::Healthport => "TCP on healthport",
+        }
+    }
+}
+
+/// What the switch forwards: `http` shows a lost request as a 5xx, `tcp` is what
+/// a layer-4 switch does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Http,
+    Tcp,
+}
+
+/// The generations of the OpenShift router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// 3.x and 4.0 to 4.3: port 80 answers 503 while it starts.
+    Legacy,
+    /// 4.4 to 4.22.
+    Embedded,
+    /// 4.23 and later: HAProxy outlives port 1936.
+    Sidecar,
+}
+
+impl Profile {
+    pub const ALL: [Profile; 3] = [Profile::Embedded, Profile::Legacy, Profile::Sidecar];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Legacy => "legacy",
+            Profile::Embedded => "embedded",
+            Profile::Sidecar => "sidecar",
+        }
+    }
+}
+
+/// What a router goes through, in the words of its life cycle. Every word that
+/// the lab itself brings about (a stopped or killed process) is said by the lab,
+/// every other by the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Absent,
+    Starting,
+    Ready,
+    Reload,
+    Hung,
+    Dead,
+    Drain1,
+    Drain2,
+    SidecarTail,
+    Gone,
+    Frozen,
+    Killed,
+}
+
+impl State {
+    pub const ALL: [State; 12] = [
+        State::Absent,
+        State::Starting,
+        State::Ready,
+        State::Reload,
+        State::Hung,
+        State::Dead,
+        State::Drain1,
+        State::Drain2,
+        State::SidecarTail,
+        State::Gone,
+        State::Frozen,
+        State::Killed,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Absent => "ABSENT",
+            State::Starting => "STARTING",
+            State::Ready => "READY",
+            State::Reload => "RELOAD",
+            State::Hung => "HUNG",
+            State::Dead => "DEAD",
+            State::Drain1 => "DRAIN-1",
+            State::Drain2 => "DRAIN-2",
+            State::SidecarTail => "SIDECAR-TAIL",
+            State::Gone => "GONE",
+            State::Frozen => "FROZEN",
+            State::Killed => "KILLED",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What happens to a node, in the matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Start,
+    Drain,
+    BusyDrain,
+    Hung,
+    Dead,
+    Frozen,
+    Killed,
+    Rolling,
+}
+
+impl Event {
+    pub const ALL: [Event; 8] = [
+        Event::Start,
+        Event::Drain,
+        Event::BusyDrain,
+        Event::Hung,
+        Event::Dead,
+        Event::Frozen,
+        Event::Killed,
+        Event::Rolling,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::Start => "start",
+            Event::Drain => "graceful drain, idle",
+            Event::BusyDrain => "graceful drain, busy",
+            Event::Hung => "hung HAProxy, 20 s",
+            Event::Dead => "dead HAProxy, 20 s",
+            Event::Frozen => "frozen, 20 s",
+            Event::Killed => "kill -9",
+            Event::Rolling => "rolling update",
+        }
+    }
+
+    /// Whether a profile takes this event otherwise than `embedded` does: the
+    /// old one starts, the new one leaves in its own way, and both show in a
+    /// rolling update.
+    pub fn differs_in(self, profile: Profile) -> bool {
+        match profile {
+            Profile::Embedded => true,
+            Profile::Legacy => matches!(self, Event::Start | Event::Killed | Event::Rolling),
+            Profile::Sidecar => matches!(self, Event::Drain | Event::BusyDrain | Event::Rolling),
+        }
+    }
+}
+
+/// A loopback network of its own for every lab: 127.N.1.1 to .3 are the nodes,
+/// so that two labs run side by side with the real port numbers.
+#[derive(Debug)]
+pub struct Network {
+    number: u8,
+    /// Added to ports below 2000 for who may not bind them.
+    offset: u16,
+    /// Held as long as the lab lives: nobody else gets this network.
+    _claim: TcpListener,
+}
+
+impl Network {
+    /// Takes the first network that no other lab holds; the first is 127.0.1.x.
+    pub fn claim() -> Result<Network> {
+        let claim = |number| TcpListener::bind((host(number, CLAIM), HEALTHPORT));
+        let (number, claim) = (0..=254)
+            .find_map(|number| Some((number, claim(number).ok()?)))
+            .ok_or(format!(
+                "cannot listen on any 127.N.1.254:{HEALTHPORT}: does something listen on 0.0.0.0:{HEALTHPORT}?"
+            ))?;
+        // Not root, or a web server of the machine on all addresses.
+        let usual = [80, 443, 1936]
+            .iter()
+            .all(|&port| TcpListener::bind((host(number, 1), port)).is_ok());
+        Ok(Network {
+            number,
+            offset: if usual { 0 } else { HIGH },
+            _claim: claim,
+        })
+    }
+
+    /// The first three numbers with their dots: what every process of this lab
+    /// has in its command line.
+    pub fn prefix(&self) -> String {
+        format!("127.{}.1.", self.number)
+    }
+
+    pub fn node(&self, node: usize) -> Ports {
+        Ports {
+            host: host(self.number, node as u8 + 1),
+            offset: self.offset,
+        }
+    }
+
+    pub fn hello(&self) -> SocketAddr {
+        SocketAddr::from((host(self.number, 4), 18080))
+    }
+
+    /// Where the switch listens for line number `line`.
+    pub fn switch(&self, line: usize) -> SocketAddr {
+        SocketAddr::from((host(self.number, 5), 18000 + line as u16))
+    }
+}
+
+const CLAIM: u8 = 254;
+const HEALTHPORT: u16 = 18898;
+const HIGH: u16 = 10_000;
+
+fn host(network: u8, last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, network, 1, last))
+}
+
+/// The ports of one node.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    pub host: IpAddr,
+    pub offset: u16,
+}
+
+impl Ports {
+    pub fn http(self) -> SocketAddr {
+        SocketAddr::new(self.host, 80 + self.offset)
+    }
+
+    pub fn https(self) -> SocketAddr {
+        SocketAddr::new(self.host, 443 + self.offset)
+    }
+
+    pub fn stats(self) -> SocketAddr {
+        SocketAddr::new(self.host, 1936 + self.offset)
+    }
+
+    pub fn healthport(self) -> SocketAddr {
+        SocketAddr::new(self.host, HEALTHPORT)
+    }
+}

@@ -1,0 +1,149 @@
+//! Processes that cannot outlive the lab. Dropping a [`Proc`] kills and reaps
+//! it; if the lab itself is killed, the kernel does it (PR_SET_PDEATHSIG), so
+//! there is no exit path that leaves something behind.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::{env, io};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::plan::Result;
+
+/// What the lab runs, and the Debian package that has it.
+const TOOLS: [(&str, &str); 3] = [
+    ("haproxy", "haproxy"),
+    ("hey", "hey"),
+    ("setpriv", "util-linux"),
+];
+
+/// An error that names every package that is missing.
+pub fn check_tools() -> Result<()> {
+    let missing: Vec<_> = TOOLS
+        .iter()
+        .filter(|(tool, _)| find(tool).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    Err(format!("the lab needs {list}: apt-get install {list}"))
+}
+
+fn find(tool: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        // Debian keeps haproxy where a user's PATH does not look.
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|dir| dir.join(tool))
+        .find(|path| path.is_file())
+}
+
+/// A child in a process group of its own, so that Ctrl-C reaches the lab alone
+/// and the lab ends in order.
+#[derive(Debug)]
+pub struct Proc {
+    pub name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Proc {
+    /// Starts `program`, a tool or a path. What it prints goes to NAME.out and
+    /// NAME.err in `dir`, after what is there.
+    pub fn spawn<S: AsRef<OsStr>>(
+        dir: &Path,
+        name: &str,
+        program: &OsStr,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Proc> {
+        let failed = |error: io::Error| format!("cannot start {name} ({program:?}): {error}");
+        let file = |end: &str| {
+            let path = dir.join(format!("{name}.{end}"));
+            File::options().append(true).create(true).open(path)
+        };
+        // setpriv execs the program: the process that we hold is the program.
+        // The parent whose death counts is a thread: only main threads spawn.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(find(&program.to_string_lossy()).unwrap_or(program.into()))
+            .args(args)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(file("out").map_err(failed)?)
+            .stderr(file("err").map_err(failed)?)
+            .spawn()
+            .map_err(failed)?;
+        Ok(Proc {
+            name: name.to_string(),
+            log: dir.join(format!("{name}.err")),
+            child,
+        })
+    }
+
+    pub fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends a signal; to a process that has ended already it is nothing.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill_process(self.id(), signal);
+    }
+
+    /// The exit status, once it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// An error with the process's last words, if it has ended.
+    pub fn must_run(&mut self) -> Result<()> {
+        let Some(status) = self.ended() else {
+            return Ok(());
+        };
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let last = log.lines().last().unwrap_or("no word");
+        Err(format!("{} ended, {status}: {last}", self.name))
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file that another process writes, line by line.
+#[derive(Debug)]
+pub struct Tail {
+    file: File,
+    rest: String,
+}
+
+impl Tail {
+    pub fn open(path: &Path) -> Result<Tail> {
+        let file = File::open(path).map_err(|error| format!("cannot read {path:?}: {error}"))?;
+        Ok(Tail {
+            file,
+            rest: String::new(),
+        })
+    }
+
+    /// The lines that were completed since the last call.
+    pub fn lines(&mut self) -> Result<Vec<String>> {
+        match self.file.read_to_string(&mut self.rest) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("cannot read a log of the lab: {error}")),
+        }
+        let complete = self.rest.rfind('\n').map_or(0, |end| end + 1);
+        let lines = self.rest[..complete].lines().map(String::from).collect();
+        self.rest.drain(..complete);
+        Ok(lines)
+    }
+}

@@ -1,0 +1,234 @@
+//! What the lab does with its parts: the four phases and the events of the
+//! matrix, and what is read off the story afterwards.
+
+use std::net::TcpStream;
+
+use crate::lab::{Belief, Lab, NODES, Setup, Story};
+use crate::load::{Push, Summary};
+use crate::plan::{Check, Event, MIN_READY, Mode, Profile, Result, State, now};
+use crate::switch::{Failure, Line};
+
+/// From the end of the old pod to the exec of the new one on the same node: API
+/// server, scheduler, container start (inferred: a few seconds).
+const NEW_POD: f64 = 5.0;
+
+/// How long a broken router stays so. The slowest check, one that times out
+/// three times, needs 12 s to notice.
+const BROKEN: f64 = 20.0;
+
+/// From ready to the next event: rise 2 with inter 2 s takes 4 s at most, and
+/// healthport's probe 1 s before.
+const RETURNED: f64 = 10.0;
+
+/// A phase's result.
+#[derive(Debug)]
+pub struct Phase {
+    pub number: u32,
+    pub check: Check,
+    pub command: String,
+    pub summary: Summary,
+    pub story: Story,
+    pub replaced: u32,
+    /// Seconds on the clock.
+    pub took: f64,
+}
+
+/// The rows of the phases' table: number, check.
+pub const PHASES: [(u32, Check); 5] = [
+    (1, Check::Http),
+    (2, Check::Stats),
+    (2, Check::Traffic),
+    (3, Check::Healthport),
+    (4, Check::Healthport),
+];
+
+/// Runs one phase. 1 to 3 replace every router once; 4 does a rolling update
+/// again and again until hey has its answers, once if it has no number.
+pub fn phase(number: u32, check: Check, mut setup: Setup, push: Push) -> Result<Phase> {
+    let mode = Mode::Http;
+    setup.lines = vec![Line { check, mode }];
+    setup.title = setup
+        .title
+        .map(|_| format!("phase {number}, {}", check.name()));
+    let mut lab = Lab::open(setup)?;
+    let start = now();
+    lab.load(push)?;
+    let command = lab.load_commands().join("");
+    lab.pause(RETURNED)?;
+    let rest = if number == 4 { MIN_READY } else { RETURNED };
+    let mut replaced = 0;
+    loop {
+        for node in 0..NODES {
+            replace(&mut lab, node, rest)?;
+            replaced += 1;
+            if push.requests.is_some() && lab.load_has_ended() {
+                break;
+            }
+        }
+        if push.requests.is_none() || lab.load_has_ended() {
+            break;
+        }
+    }
+    let summary = lab.unload()?.remove(0);
+    Ok(Phase {
+        number,
+        check,
+        command,
+        summary,
+        story: lab.story.clone(),
+        replaced,
+        took: now() - start,
+    })
+}
+
+/// A pod is deleted and its successor comes; once ready it reloads, as it does
+/// whenever a route changes.
+fn replace(lab: &mut Lab, node: usize, rest: f64) -> Result<Turn> {
+    let at = now();
+    lab.delete(node);
+    lab.reach(node, State::Gone)?;
+    lab.pause(NEW_POD)?;
+    lab.start(node)?;
+    lab.reach(node, State::Ready)?;
+    let ready = ready_since(lab, node);
+    lab.pause(rest / 2.0)?;
+    lab.reload(node);
+    lab.pause(rest / 2.0)?;
+    Ok(Turn { node, at, ready })
+}
+
+/// What happened to one node during an event: when, and when it was ready again.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    pub node: usize,
+    pub at: f64,
+    pub ready: f64,
+}
+
+/// A row of the matrix for one line.
+#[derive(Debug)]
+pub struct Outcome {
+    pub event: Event,
+    pub profile: Profile,
+    pub line: Line,
+    pub summary: Summary,
+    pub failures: Vec<Failure>,
+    pub turns: Vec<Turn>,
+    /// Real seconds from the event until the switch stopped sending, the worst
+    /// of the turns; nothing: it never did.
+    pub stopped: Option<f64>,
+    /// Real seconds from ready until it sent again, negative if it did before.
+    pub sent_again: Option<f64>,
+}
+
+/// Lets an event happen on a running lab, under load on all its lines at once:
+/// all checks see the very same router.
+pub fn happen(lab: &mut Lab, event: Event, push: Push) -> Result<Vec<Outcome>> {
+    let first = lab.story.failures.len();
+    if event == Event::Start {
+        lab.kill(0)?;
+        lab.pause(BROKEN)?;
+    }
+    lab.load(push)?;
+    lab.pause(RETURNED)?;
+    let turns = play(lab, event)?;
+    lab.settle()?;
+    lab.pause(RETURNED)?;
+    let summaries = lab.unload()?;
+    let lines = lab.setup.lines.clone();
+    let scale = lab.setup.scale;
+    let outcome = |(number, (line, summary)): (usize, (Line, Summary))| {
+        let reactions = turns
+            .iter()
+            .map(|turn| reaction(&lab.story.beliefs, number, *turn));
+        let (stopped, sent_again): (Vec<_>, Vec<_>) = reactions.unzip();
+        let failures = lab.story.failures[first..].iter();
+        Outcome {
+            event,
+            profile: lab.setup.profile,
+            line,
+            summary,
+            failures: failures.filter(|f| f.line == number).cloned().collect(),
+            turns: turns.clone(),
+            stopped: worst(&stopped).map(|time| scale.real(time)),
+            sent_again: worst(&sent_again).map(|time| scale.real(time)),
+        }
+    };
+    Ok(lines
+        .into_iter()
+        .zip(summaries)
+        .enumerate()
+        .map(outcome)
+        .collect())
+}
+
+fn play(lab: &mut Lab, event: Event) -> Result<Vec<Turn>> {
+    let node = 0;
+    if event == Event::Rolling {
+        return (0..NODES)
+            .map(|node| replace(lab, node, MIN_READY))
+            .collect();
+    }
+    let at = now();
+    match event {
+        Event::Start | Event::Rolling => {}
+        Event::Drain => drain(lab, node, None)?,
+        Event::BusyDrain => {
+            let client = lab.busy_client(node)?;
+            drain(lab, node, Some(client))?;
+        }
+        Event::Hung => lab.hang(node),
+        Event::Dead => lab.break_haproxy(node),
+        Event::Frozen => lab.freeze(node),
+        Event::Killed => lab.kill(node)?,
+    }
+    if event != Event::Start {
+        lab.pause(BROKEN)?;
+    }
+    if matches!(event, Event::Hung | Event::Frozen) {
+        lab.thaw(node);
+    } else {
+        if event == Event::Dead {
+            lab.kill(node)?; // the kubelet, once liveness has failed
+        }
+        lab.start(node)?;
+        lab.reach(node, State::Ready)?;
+    }
+    let ready = ready_since(lab, node);
+    Ok(vec![Turn { node, at, ready }])
+}
+
+/// When the router said so, not when the lab heard it.
+fn ready_since(lab: &Lab, node: usize) -> f64 {
+    let state = lab.story.state_at(node, f64::MAX);
+    state.map_or_else(now, |(_, since)| since)
+}
+
+fn drain(lab: &mut Lab, node: usize, client: Option<TcpStream>) -> Result<()> {
+    lab.delete(node);
+    lab.reach(node, State::Gone)?;
+    drop(client);
+    Ok(())
+}
+
+/// Seconds until the switch stopped sending after the event, and from ready
+/// until it sent again. What counts for the second is the last time it began:
+/// a check that is fooled by a start begins before the router is ready.
+pub fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Option<f64>) {
+    let later: Vec<_> = beliefs
+        .iter()
+        .filter(|b| b.line == line && b.node == turn.node && b.at >= turn.at)
+        .collect();
+    let stopped = later.iter().find(|b| !b.up && b.at < turn.ready);
+    let again = later.iter().rev().find(|b| b.up);
+    (
+        stopped.map(|b| b.at - turn.at),
+        again.map(|b| b.at - turn.ready),
+    )
+}
+
+/// The longest time; nothing if one of them never came.
+fn worst(times: &[Option<f64>]) -> Option<f64> {
+    let longest = times.iter().copied().reduce(|a, b| Some(a?.max(b?)));
+    longest.flatten()
+}

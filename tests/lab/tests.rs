@@ -1,0 +1,656 @@
+//! What `cargo test` runs: the parts that decide, a walk through a router's life,
+//! the phases at a tenth of production's times, and what is left of a lab that
+//! was interrupted. About two and a half minutes.
+
+use std::env;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::lab::{Belief, Lab, Setup};
+use crate::load::{self, Push};
+use crate::plan::{BACKEND_TIMEOUT, Check, Event, Mode, Ports, Profile, Result, Scale, State};
+use crate::process::Proc;
+use crate::router::{Facts, answer};
+use crate::scenario::{self, Turn};
+use crate::switch::{self, Line};
+use crate::{HELP, parse, report};
+
+/// A tenth: the switch checks every 200 ms, healthport every 100 ms with a limit
+/// of 50 ms, the drain is 4.5 s. To lose a request by noise alone, a machine
+/// would have to fail three checks in a row of all three nodes, or stand still
+/// for most of the drain.
+const SCALE: Scale = Scale(0.1);
+
+/// Enough to see a gap of 10 ms, a fifth of what two cores could do.
+const RATE: u32 = 200;
+
+type Test = fn(&Arc<AtomicBool>) -> Result<()>;
+
+const TESTS: [(&str, Test); 13] = [
+    ("the_router_words_its_health", words),
+    ("stats_log_and_summary_are_read", reading),
+    ("reactions_are_measured", reactions),
+    ("the_readme_is_written_between_its_marks", between),
+    ("documented_commands_are_accepted", documented),
+    ("a_missing_tool_names_its_package", missing),
+    ("a_router_goes_through_its_life", life),
+    ("phase_1_http_checks_lose_nothing", |flag| {
+        none_lost(1, Check::Http, flag)
+    }),
+    ("phase_2_checks_on_1936_lose_requests", |flag| {
+        some_lost(Check::Stats, flag)
+    }),
+    ("phase_2_checks_on_80_lose_requests", |flag| {
+        some_lost(Check::Traffic, flag)
+    }),
+    ("phase_3_and_4_healthport_loses_nothing", |flag| {
+        none_lost(3, Check::Healthport, flag)?;
+        none_lost(4, Check::Healthport, flag)
+    }),
+    ("healthport_notices_what_a_connect_cannot", stuck),
+    ("interrupted_labs_leave_nothing", interrupted),
+];
+
+/// What cargo's command line asks of the tests.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    pub list: bool,
+    pub exact: bool,
+    pub ignored: bool,
+    pub skip: Vec<String>,
+    pub filters: Vec<String>,
+}
+
+impl Wanted {
+    fn wants(&self, name: &str) -> bool {
+        let matches = |pattern: &String| match self.exact {
+            true => name == pattern,
+            false => name.contains(pattern.as_str()),
+        };
+        // No test of this lab is ever ignored.
+        !self.ignored
+            && (self.filters.is_empty() || self.filters.iter().any(matches))
+            && !self.skip.iter().any(matches)
+    }
+}
+
+/// Runs them one after the other and reports as cargo's own harness does.
+pub fn run(wanted: &Wanted, flag: &Arc<AtomicBool>) -> ExitCode {
+    let tests: Vec<_> = TESTS
+        .iter()
+        .filter(|(name, _)| wanted.wants(name))
+        .collect();
+    if wanted.list {
+        for (name, _) in &tests {
+            println!("{name}: test");
+        }
+        println!("\n{} tests, 0 benchmarks", tests.len());
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", tests.len());
+    let (mut passed, mut failed) = (0, 0);
+    let start = Instant::now();
+    for (name, test) in &tests {
+        if flag.load(Ordering::SeqCst) {
+            break;
+        }
+        print!("test {name} ... ");
+        let _ = std::io::stdout().flush();
+        // A failed assertion must not keep the others from running.
+        match catch_unwind(AssertUnwindSafe(|| test(flag))) {
+            Ok(Ok(())) => {
+                passed += 1;
+                println!("ok");
+            }
+            Ok(Err(error)) => {
+                failed += 1;
+                println!("FAILED\n{error}");
+            }
+            Err(_) => {
+                failed += 1;
+                println!("FAILED");
+            }
+        }
+    }
+    let stopped = flag.load(Ordering::SeqCst);
+    println!(
+        "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if failed > 0 || stopped {
+            "FAILED"
+        } else {
+            "ok"
+        },
+        TESTS.len() - tests.len(),
+        start.elapsed().as_secs_f64(),
+    );
+    if failed > 0 || stopped {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+// The parts that decide.
+
+fn words(_: &Arc<AtomicBool>) -> Result<()> {
+    let facts = |backend_http, has_synced, process_running| {
+        move || Facts {
+            backend_http,
+            has_synced,
+            process_running,
+        }
+    };
+    let ready = "GET /healthz/ready HTTP/1.0";
+    let live = "GET /healthz HTTP/1.0";
+    let good = ("200 OK", "ok".to_string());
+    let bad = |body: &str| ("500 Internal Server Error", body.to_string());
+    assert_eq!(answer(ready, false, facts(true, true, true)), good);
+    assert_eq!(
+        answer(ready, false, facts(true, true, false)),
+        bad(
+            "[+]backend-http ok\n[+]has-synced ok\n[-]process-running failed: reason withheld\nhealthz check failed\n"
+        )
+    );
+    assert_eq!(
+        answer(live, false, facts(true, true, false)),
+        good,
+        "alive while draining"
+    );
+    assert_eq!(
+        answer(live, false, facts(false, true, true)),
+        bad("[-]backend-http failed: reason withheld\nhealthz check failed\n")
+    );
+    let status = |request, host| answer(request, host, facts(true, true, true)).0;
+    assert_eq!(
+        status("GET /healthz/ready HTTP/1.1", false),
+        "400 Bad Request"
+    );
+    assert_eq!(status("GET /healthz/ready HTTP/1.1", true), "200 OK");
+    assert_eq!(
+        status("GET /healthz/ready/ HTTP/1.1", true),
+        "403 Forbidden"
+    );
+    Ok(())
+}
+
+fn reading(_: &Arc<AtomicBool>) -> Result<()> {
+    let csv = "# pxname,svname,stot,status,check_status,req_tot,\n\
+               0,FRONTEND,9,OPEN,,120,\n\
+               0,1,7,UP 1/3,L7OK,,\n\
+               1,2,7,DOWN 1/2,L4CON,,\n\
+               1,0,7,UP,INI,,\n\
+               1,BACKEND,7,UP,,120,\n";
+    let rows: Vec<_> = switch::rows(csv)
+        .into_iter()
+        .map(|row| (row.line, row.node, row.up, row.checked, row.requests))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            (0, None, false, false, 120),
+            (0, Some(1), true, true, 7),
+            (1, Some(2), false, true, 7),
+            (1, Some(0), true, false, 7),
+        ]
+    );
+
+    let failed = |line| switch::failure(line).map(|f| (f.line, f.node, f.status, f.why, f.took));
+    assert_eq!(
+        failed("request 0 2 503 SC 1795361000.250 301"),
+        Some((0, Some(2), Some(503), "SC".to_string(), 0.301))
+    );
+    assert_eq!(
+        failed("request 1 <NOSRV> - SC 1795361000.250 4"),
+        Some((1, None, None, "SC".to_string(), 0.004))
+    );
+    assert_eq!(
+        failed("request 0 2 -1 SH 1795361000.250 4").map(|f| f.2),
+        Some(None),
+        "an answer that broke off"
+    );
+    assert_eq!(
+        failed("request 0 2 200 -- 1795361000.250 101"),
+        None,
+        "tried again with success"
+    );
+    assert_eq!(
+        failed("request 1 2 - CD 1795361000.250 101"),
+        None,
+        "the client went away"
+    );
+    assert_eq!(failed("Server 0/1 is DOWN, reason: ..."), None);
+
+    let summary = load::summary(
+        "Summary:\n  Slowest:\t0.3051 secs\n\nLatency distribution:\n  10% in 0.0003 secs\n\n\
+         Status code distribution:\n  [200]\t4252 responses\n  [503]\t12 responses\n\n\
+         Error distribution:\n  [3]\tGet \"http://127.0.1.5:8000/\": EOF\n",
+    )
+    .unwrap();
+    assert_eq!(
+        (summary.good(), summary.failed(), summary.slowest),
+        (4252, 15, 0.3051)
+    );
+    assert_eq!(load::summary("panic: no summary"), None);
+    Ok(())
+}
+
+fn reactions(_: &Arc<AtomicBool>) -> Result<()> {
+    let belief = |at, up| Belief {
+        at,
+        line: 0,
+        node: 0,
+        up,
+    };
+    let turn = Turn {
+        node: 0,
+        at: 100.0,
+        ready: 160.0,
+    };
+    let seconds = |beliefs: &[Belief]| scenario::reaction(beliefs, 0, turn);
+    let before = belief(50.0, true);
+    assert_eq!(
+        seconds(&[before, belief(106.0, false), belief(164.0, true)]),
+        (Some(6.0), Some(4.0))
+    );
+    assert_eq!(
+        seconds(&[before, belief(106.0, false), belief(153.0, true)]),
+        (Some(6.0), Some(-7.0)),
+        "sends to a router that is not ready"
+    );
+    assert_eq!(seconds(&[before]), (None, None), "notices nothing");
+    let other_line = Belief {
+        line: 1,
+        ..belief(106.0, false)
+    };
+    assert_eq!(seconds(&[before, other_line]), (None, None));
+    Ok(())
+}
+
+fn between(_: &Arc<AtomicBool>) -> Result<()> {
+    let document = "a\n<!-- table -->\nold\n<!-- /table -->\nb\n";
+    assert_eq!(
+        report::between(document, "table", "new\n").as_deref(),
+        Some("a\n<!-- table -->\nnew\n<!-- /table -->\nb\n")
+    );
+    assert_eq!(report::between(document, "picture", "new\n"), None);
+    assert_eq!(report::thousands(1_000_000), "1,000,000");
+    assert_eq!(report::thousands(999), "999");
+    Ok(())
+}
+
+fn documented(_: &Arc<AtomicBool>) -> Result<()> {
+    let readme = include_str!("../../README.md");
+    let mark = "--test lab -- ";
+    let commands: Vec<_> = readme
+        .lines()
+        .filter_map(|line| line.split_once(mark))
+        .collect();
+    assert!(
+        !commands.is_empty(),
+        "the README has no command with {mark}"
+    );
+    for (_, args) in commands {
+        let args = args.split('#').next().unwrap_or_default();
+        let args = args.trim_end_matches(['`', '.', ' ']).split_whitespace();
+        if let Err(error) = parse(args.map(Into::into)) {
+            return Err(format!("README.md: {error}"));
+        }
+    }
+    for option in ["--run", "--scale", "--rate", "--requests", "--write"] {
+        assert!(HELP.contains(option), "--help does not name {option}");
+    }
+    Ok(())
+}
+
+fn missing(_: &Arc<AtomicBool>) -> Result<()> {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--run", "phase-1"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(error.contains("apt-get install"), "{error}");
+    assert!(error.contains("hey"), "{error}");
+    Ok(())
+}
+
+// The router.
+
+/// What somebody on the network sees of a node.
+#[derive(Debug, PartialEq)]
+struct View {
+    ready: Seen,
+    live: Seen,
+    traffic: Seen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Refused,
+    Silent,
+    Status(u16),
+}
+
+use Seen::{Refused, Silent, Status};
+
+fn view(ports: Ports) -> View {
+    View {
+        ready: see(ports.stats(), "/healthz/ready"),
+        live: see(ports.stats(), "/healthz"),
+        traffic: see(ports.http(), "/"),
+    }
+}
+
+fn see(address: std::net::SocketAddr, path: &str) -> Seen {
+    let Ok(mut stream) = TcpStream::connect(address) else {
+        return Refused;
+    };
+    // Five times what a router with a stuck HAProxy takes.
+    let limit = SCALE.wait(BACKEND_TIMEOUT) * 5;
+    stream.set_read_timeout(Some(limit)).unwrap();
+    let _ = write!(stream, "GET {path} HTTP/1.0\r\n\r\n");
+    let mut start = [0; 12];
+    match stream.read_exact(&mut start) {
+        Ok(()) => Status(String::from_utf8_lossy(&start[9..]).parse().unwrap_or(0)),
+        Err(_) => Silent,
+    }
+}
+
+/// Waits for a state and looks at the node in it.
+fn during(lab: &mut Lab, node: usize, state: State) -> Result<View> {
+    lab.reach(node, state)?;
+    let view = view(lab.ports(node));
+    lab.pause(0.0)?;
+    match lab.story.state(node) {
+        now if now == state => Ok(view),
+        now => Err(format!(
+            "this machine is too slow: {now} before a look at {state} had ended"
+        )),
+    }
+}
+
+/// The table of states, row by row, on a real router; a profile on each node.
+fn life(flag: &Arc<AtomicBool>) -> Result<()> {
+    let mut lab = Lab::open(setup(Profile::Embedded, flag))?;
+    let serving = View {
+        ready: Status(200),
+        live: Status(200),
+        traffic: Status(200),
+    };
+    let refused = View {
+        ready: Refused,
+        live: Refused,
+        traffic: Refused,
+    };
+    let not_ready = |live, traffic| View {
+        ready: Status(500),
+        live,
+        traffic,
+    };
+    assert_eq!(during(&mut lab, 0, State::Ready)?, serving);
+    lab.hang(0);
+    let hung = not_ready(Status(500), Silent);
+    let start = Instant::now();
+    assert_eq!(during(&mut lab, 0, State::Hung)?, hung);
+    let twice = 2 * SCALE.wait(BACKEND_TIMEOUT);
+    assert!(start.elapsed() >= twice, "1936 did not ask port 80");
+    lab.thaw(0);
+    lab.freeze(0);
+    let frozen = View {
+        ready: Silent,
+        live: Silent,
+        traffic: Silent,
+    };
+    assert_eq!(during(&mut lab, 0, State::Frozen)?, frozen);
+    lab.thaw(0);
+    lab.break_haproxy(0);
+    lab.pause(1.0)?; // a signal is not an instant
+    let dead = not_ready(Status(500), Refused);
+    assert_eq!(during(&mut lab, 0, State::Dead)?, dead);
+    lab.kill(0)?;
+    assert_eq!(during(&mut lab, 0, State::Killed)?, refused);
+    lab.start(0)?;
+    let starting = not_ready(Status(500), Refused);
+    assert_eq!(during(&mut lab, 0, State::Starting)?, starting);
+
+    lab.setup.profile = Profile::Legacy;
+    lab.kill(1)?;
+    lab.start(1)?;
+    let legacy = during(&mut lab, 1, State::Starting)?;
+    // Its HAProxy is up a few milliseconds later, and answers /healthz with it.
+    assert_eq!(legacy.ready, Status(500));
+    lab.wait_for("503 of a legacy router", 5.0, |lab| {
+        see(lab.ports(1).http(), "/") == Status(503)
+    })?;
+    lab.reach(1, State::Ready)?;
+    // For some milliseconds after its reload the old HAProxy may still answer.
+    lab.wait_for("a legacy router that serves", 5.0, |lab| {
+        view(lab.ports(1)) == serving
+    })?;
+    lab.reload(1);
+    lab.pause(2.0)?;
+    assert_eq!(during(&mut lab, 1, State::Ready)?, serving);
+
+    lab.setup.profile = Profile::Sidecar;
+    lab.kill(2)?;
+    lab.start(2)?;
+    assert_eq!(during(&mut lab, 2, State::Ready)?, serving);
+
+    lab.reach(0, State::Ready)?;
+    let client = lab.busy_client(0)?;
+    lab.delete(0);
+    lab.delete(2);
+    let draining = not_ready(Status(200), Status(200));
+    assert_eq!(during(&mut lab, 0, State::Drain1)?, draining);
+    assert_eq!(during(&mut lab, 2, State::Drain1)?, draining);
+    // Which port goes first is what tells the profiles apart. The port that must
+    // go last is asked last, so that a pause in between proves nothing wrong.
+    lab.wait_for("the end of the sidecar router", 60.0, |lab| {
+        let ports = lab.ports(2);
+        let traffic_gone = TcpStream::connect(ports.http()).is_err();
+        let stats_open = TcpStream::connect(ports.stats()).is_ok();
+        assert!(!(traffic_gone && stats_open), "80 went before 1936");
+        lab.story.state(2) == State::Gone
+    })?;
+    // A client keeps the other one in this state for 30 s.
+    assert_eq!(during(&mut lab, 0, State::Drain2)?, dead);
+    drop(client);
+    assert_eq!(during(&mut lab, 0, State::Gone)?, refused);
+    let tail = (2, State::SidecarTail);
+    assert!(
+        lab.story
+            .states
+            .iter()
+            .any(|&(_, node, state)| (node, state) == tail)
+    );
+    Ok(())
+}
+
+// The phases.
+
+fn setup(profile: Profile, flag: &Arc<AtomicBool>) -> Setup {
+    Setup {
+        scale: SCALE,
+        profile,
+        lines: vec![Line {
+            check: Check::Healthport,
+            mode: Mode::Http,
+        }],
+        title: None,
+        interrupted: Arc::clone(flag),
+    }
+}
+
+fn phase(number: u32, check: Check, flag: &Arc<AtomicBool>) -> Result<scenario::Phase> {
+    let push = Push {
+        rate: Some(RATE),
+        requests: None,
+    };
+    let phase = scenario::phase(number, check, setup(Profile::Embedded, flag), push)?;
+    // 20 s and more at 200 a second; a quarter of it leaves room for any noise.
+    assert!(phase.summary.good() > 1000, "{}", phase.summary.text);
+    assert_eq!(phase.replaced, 3);
+    // The switch saw what hey saw.
+    let (seen, listed) = (phase.summary.failed(), phase.story.failures.len());
+    assert_eq!(seen, listed as u64, "{}", phase.summary.text);
+    Ok(phase)
+}
+
+fn none_lost(number: u32, check: Check, flag: &Arc<AtomicBool>) -> Result<()> {
+    let phase = phase(number, check, flag)?;
+    match phase.summary.failed() {
+        0 => Ok(()),
+        failed => Err(format!(
+            "{failed} failed requests, in real seconds:\n{}",
+            report::failures(&phase.story.failures, &phase.story, SCALE)
+        )),
+    }
+}
+
+/// Some are lost, and all of them to a router that does not serve.
+fn some_lost(check: Check, flag: &Arc<AtomicBool>) -> Result<()> {
+    let phase = phase(2, check, flag)?;
+    assert!(phase.summary.failed() > 0, "{}", phase.summary.text);
+    for failure in &phase.story.failures {
+        let node = failure.node.ok_or(format!("no node left: {failure:?}"))?;
+        let state = phase.story.state_at(node, failure.at + failure.took);
+        assert!(
+            matches!(
+                state,
+                Some((State::Drain2 | State::Gone | State::Starting, _))
+            ),
+            "{failure:?} in {state:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A stuck router accepts connections: no TCP check on its own ports ever
+/// notices; healthport does, and not later than the HTTP check.
+fn stuck(flag: &Arc<AtomicBool>) -> Result<()> {
+    let mode = Mode::Http;
+    let lines = Check::ALL.map(|check| Line { check, mode }).to_vec();
+    let mut lab = Lab::open(Setup {
+        lines,
+        ..setup(Profile::Embedded, flag)
+    })?;
+    let push = Push {
+        rate: Some(RATE),
+        requests: None,
+    };
+    for event in [Event::Hung, Event::Frozen] {
+        let outcomes = scenario::happen(&mut lab, event, push)?;
+        for outcome in &outcomes {
+            let notices = matches!(outcome.line.check, Check::Http | Check::Healthport);
+            assert_eq!(outcome.stopped.is_some(), notices, "{outcome:?}");
+        }
+        let worse = report::worse_than_http(&outcomes, SCALE);
+        assert!(worse.is_empty(), "{worse:?}");
+    }
+    Ok(())
+}
+
+// The end.
+
+/// Two labs side by side; the end of the first, by Ctrl-C, does nothing to the
+/// second, which ends by kill -9. Nothing of either is left.
+fn interrupted(flag: &Arc<AtomicBool>) -> Result<()> {
+    let dir = env::temp_dir().join(format!("healthport-lab-test-{}", std::process::id()));
+    fs::create_dir(&dir).map_err(|error| format!("cannot make {dir:?}: {error}"))?;
+    let result = two_labs(&dir, flag);
+    let _ = fs::remove_dir_all(&dir);
+    result
+}
+
+fn two_labs(dir: &std::path::Path, flag: &Arc<AtomicBool>) -> Result<()> {
+    let program = env::current_exe().unwrap();
+    let args = ["--run", "phase-3", "--rate", "20"];
+    let start = |name| Proc::spawn(dir, name, program.as_os_str(), args);
+    let (mut first, mut second) = (start("first")?, start("second")?);
+    // Both under load.
+    let home = |lab: &mut Proc| -> Result<(String, String)> {
+        let mut found = None;
+        wait(flag, "a lab under load", || {
+            lab.must_run()?;
+            let said = fs::read_to_string(dir.join(format!("{}.err", lab.name)));
+            let said = said.unwrap_or_default();
+            // "lab on 127.0.1.x in DIR"
+            let home = said.lines().find_map(|line| {
+                let (prefix, home) = line.strip_prefix("lab on ")?.split_once("x in ")?;
+                Some((prefix.to_string(), home.to_string()))
+            });
+            found = home.filter(|(prefix, _)| left(prefix).iter().any(|l| l.contains("hey -c")));
+            Ok(found.is_some())
+        })?;
+        Ok(found.unwrap())
+    };
+    let (first_prefix, first_dir) = home(&mut first)?;
+    let (second_prefix, second_dir) = home(&mut second)?;
+    assert_ne!(first_prefix, second_prefix);
+
+    first.signal(Signal::INT);
+    wait(flag, "the end of an interrupted lab", || {
+        Ok(first.ended().is_some())
+    })?;
+    assert_eq!(first.ended().and_then(|status| status.code()), Some(1));
+    assert!(!fs::exists(&first_dir).unwrap(), "{first_dir} is left");
+    nothing_left(flag, &first_prefix)?;
+
+    second.must_run()?;
+    assert!(left(&second_prefix).iter().any(|l| l.contains("hey -c")));
+    second.signal(Signal::KILL);
+    nothing_left(flag, &second_prefix)?;
+    // Files are all that kill -9 leaves.
+    fs::remove_dir_all(&second_dir).map_err(|e| format!("cannot remove {second_dir}: {e}"))
+}
+
+fn nothing_left(flag: &Arc<AtomicBool>, prefix: &str) -> Result<()> {
+    wait(flag, "the end of every process", || {
+        Ok(left(prefix).is_empty())
+    })
+    .map_err(|error| format!("{error}; left: {:?}", left(prefix)))
+}
+
+/// The processes of a lab (its network or its directory, which is named after
+/// it, is in each command line) and its listening sockets.
+fn left(prefix: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets = sockets.lines().filter_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (address, port) = words.get(1)?.split_once(':')?;
+        let address = u32::from_str_radix(address, 16).ok()?.to_le_bytes();
+        let address = std::net::Ipv4Addr::from(address);
+        let port = u16::from_str_radix(port, 16).ok()?;
+        // 0A is LISTEN.
+        (words.get(3) == Some(&"0A")).then(|| format!("listening on {address}:{port}"))
+    });
+    let all = processes.chain(sockets.collect::<Vec<_>>());
+    all.filter(|line| line.contains(prefix)).collect()
+}
+
+fn wait(flag: &Arc<AtomicBool>, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !done()? {
+        if flag.load(Ordering::SeqCst) {
+            return Err("interrupted".to_string());
+        }
+        if Instant::now() > end {
+            return Err(format!("waited 60 s in vain for {what}"));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}

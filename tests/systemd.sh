@@ -168,6 +168,9 @@ becomes "healthport@router is active" active systemctl is-active healthport@rout
 becomes "with the options of router.conf" "*timeout 3s, rise 1, fall 2;*" said router " probes "
 becomes "the port" open port
 is "enabled for the next boot" "$(systemctl is-enabled healthport@router)" enabled
+is "systemd-analyze verify says" "<$(systemd-analyze verify --man=no healthport@router.service 2>&1)>" "<>"
+is "exposure by this systemd, at most 1.1" \
+  "$(systemd-analyze security --no-pager --threshold=11 healthport@router >"$tmp/exposure" && grep -o 'level for.*' "$tmp/exposure")" "*[01].[0-9]*"
 systemctl stop healthport@router
 
 ### Defaults, state in words, who it is ########################################
@@ -236,10 +239,10 @@ conf outside "--timeout 3s --listen 0.0.0.0:18889 --listen 0.0.0.0:19000"
 systemctl start healthport@inside healthport@outside
 becomes "18999, at the end of the range" open port 18999
 becomes "18890, at its beginning, on IPv6 and IPv4" open port 18890
-becomes "18889, outside: the journal" "*port closed: cannot listen on 0.0.0.0:18889: Operation not permitted*" \
+becomes "18889, outside: the journal" "*port closed: cannot listen on 0.0.0.0:18889: Operation not permitted*see SocketBindAllow=*" \
   said outside 0.0.0.0:18889:
 is "18889" "$(port 18889)" refused
-becomes "19000, outside: the journal" "*port closed: cannot listen on 0.0.0.0:19000: Operation not permitted*" \
+becomes "19000, outside: the journal" "*port closed: cannot listen on 0.0.0.0:19000: Operation not permitted*see SocketBindAllow=*" \
   said outside 0.0.0.0:19000:
 mkdir -p /etc/systemd/system/healthport@outside.service.d
 printf '[Service]\nSocketBindAllow=tcp:18889\n' >/etc/systemd/system/healthport@outside.service.d/port.conf

@@ -7,8 +7,8 @@
 #
 # CHECKOUT (by default the one this script is in) must hold README.md, man,
 # systemd and the binary that is to be tried, target/release/healthport. The host
-# needs systemd as PID 1, python3, iproute2 and nftables: Debian 13 or later, or
-# RHEL 9. It takes about three minutes and leaves the host as it was.
+# needs systemd as PID 1, python3, iproute2, nftables and procps: Debian 13 or
+# later, or RHEL 9. It takes about three minutes and leaves the host as it was.
 set -u
 checkout=$(readlink -f "${1:-$(dirname "$0")/..}")
 binary=/usr/local/bin/healthport
@@ -17,7 +17,7 @@ refuse() { echo "tests/systemd.sh: $*" >&2; exit 2; }
 [[ $EUID = 0 ]] || refuse "must run as root"
 [[ $(</proc/1/comm) = systemd && -d /run/systemd/system ]] ||
   refuse "PID 1 is $(</proc/1/comm), not systemd: run it on a scratch host or in a VM"
-for tool in python3:python3 ip:iproute2 nft:nftables tar:tar; do
+for tool in python3:python3 ip:iproute2 nft:nftables pgrep:procps; do
   command -v "${tool%:*}" >/dev/null || refuse "${tool%:*} is missing, first: apt-get install ${tool#*:}"
 done
 for file in README.md man/healthport.8 systemd/healthport@.service target/release/healthport; do
@@ -143,10 +143,12 @@ block() {
   awk -v wanted="$1" '/^## / { here = $0 == "## Install" } !here { next }
     /^```/ { inside = !inside; number += inside; next } inside && number == wanted' "$checkout/README.md"
 }
-# Its commands use these two; ssh's far end is this host.
-sudo() { "$@"; }
-ssh() { bash -c "$2"; }
-export -f sudo
+# Runs such commands as they stand, with this host as the far end of ssh.
+play() {
+  # shellcheck disable=SC2016 # $2 is for the inner shell
+  if bash -euo pipefail -c 'sudo() { "$@"; }; cat() { echo node; }; ssh() { bash -c "$2"; }'"
+    $2" 2>"$tmp/said"; then ok "$1, by the README's commands"; else not_ok "$1, by the README's commands: $(<"$tmp/said")"; fi
+}
 
 echo "# $(uname -r), $(systemctl --version | head -n 1), $($binary --version 2>/dev/null || "$checkout/target/release/healthport" --version)"
 
@@ -154,16 +156,11 @@ echo "# $(uname -r), $(systemctl --version | head -n 1), $($binary --version 2>/
 cd "$checkout" || exit 2
 answer 200
 serve
-install=$(block 1 | grep -v '^cargo ')
-# A comment cannot be a command: what is counted is lines that begin one.
 is "the README installs with this many commands, the build included" \
   "$(block 1 | grep -c '^[a-z]')" '[1-6]'
-if bash -euo pipefail -c "$install" 2>"$tmp/install"; then
-  ok "installed by the README's commands"
-else
-  not_ok "the README's commands: $(<"$tmp/install")"
-  exit 1
-fi
+play "installed" "$(block 1 | grep -v '^cargo ')"
+play "installed once more, on a node of twenty" "$(block 2)"
+((bad == 0)) || exit 1
 becomes "healthport@router is active" active systemctl is-active healthport@router
 becomes "with the options of router.conf" "*timeout 3s, rise 1, fall 2;*" said router " probes "
 becomes "the port" open port
@@ -220,8 +217,12 @@ if difference=$(diff "$tmp/wanted" "$tmp/seen"); then
 else
   not_ok "the journal against one line per change: $difference"
 fi
+answer hang
+sleep 15 # five timeouts, three times WatchdogSec
+is "the service hangs for 15 s, with a timeout of 3 s: the watchdog restarted it" "$(property router NRestarts) times" "0 times"
+answer 200
 systemctl kill -s USR1 --kill-whom=main healthport@router
-becomes "SIGUSR1 logs the state" "*port open: answered 200 (for *" said router " probes in "
+becomes "SIGUSR1 logs the state" "*port *: * (for * probes in *" said router " probes in "
 
 ### The drain file #############################################################
 conf router "--timeout 3s --drain-file /etc/healthport/router.drain"
@@ -255,12 +256,12 @@ systemctl stop healthport@inside healthport@outside
 # Two clients on links of their own; 10.0.0.11 is a balancer by the README.
 for client in switch:10.0.0.11 stranger:10.0.0.66; do
   name=${client%:*} address=${client#*:}
-  ip netns add $name
-  ip link add hp-$name type veth peer name eth0 netns $name
-  ip address add 10.0.0.1 peer $address dev hp-$name
-  ip link set hp-$name up
-  ip -n $name address add $address peer 10.0.0.1 dev eth0
-  ip -n $name link set eth0 up
+  ip netns add "$name"
+  ip link add "hp-$name" type veth peer name eth0 netns "$name"
+  ip address add 10.0.0.1 peer "$address" dev "hp-$name"
+  ip link set "hp-$name" up
+  ip -n "$name" address add "$address" peer 10.0.0.1 dev eth0
+  ip -n "$name" link set eth0 up
 done
 from() { connect 10.0.0.1 18898 ip netns exec "$1"; }
 becomes "balancer-only.conf: the balancer finds the port" open from switch
@@ -338,10 +339,8 @@ is "SIGKILL: the switch would see" "$(watched)" "open * ms, closed * ms, open"
 times=''
 for _ in 1 2 3 4 5; do
   watch 0.005
-  # The upgrade of the README: the binary, the page and the unit anew.
-  nodes=one upgrade=$(block 4)
-  bash -c "cat() { echo node; }; ssh() { bash -c \"\$2\"; }; $upgrade" || not_ok "the README's upgrade fails"
-  becomes "upgraded: the port" open port >"$tmp/line"
+  play "upgraded" "$(block 4)"
+  becomes "the port" open port
   sleep 0.5
   times+=" $(closed_for "$(watched)")"
 done
@@ -384,9 +383,10 @@ systemctl stop healthport@missing
 
 ### The list of system calls ###################################################
 # Another program under the same filter: a call that is not on the list kills it.
+# (access(2) is for the dynamic linker, which healthport has not.)
 dropin=/etc/systemd/system/healthport@filter.service.d
 mkdir -p $dropin
-printf '[Service]\nType=oneshot\nNoExecPaths=\nRestart=no\nExecStart=\nExecStart=/bin/sync\n' >$dropin/test.conf
+printf '[Service]\nType=oneshot\nNoExecPaths=\nRestart=no\nExecStart=\nExecStart=/bin/sync\nSystemCallFilter=access\n' >$dropin/test.conf
 filtered() {
   systemctl daemon-reload
   systemctl start healthport@filter 2>/dev/null
@@ -419,13 +419,8 @@ systemctl stop healthport@name healthport@lost
 
 ### Removal, by the README #####################################################
 rm -r /etc/systemd/system/healthport@{outside,filter}.service.d
-removal=$(block 5)
 systemctl start healthport@router
-if bash -euo pipefail -c "$removal" 2>"$tmp/removal"; then
-  ok "removed by the README's commands"
-else
-  not_ok "the README's removal: $(<"$tmp/removal")"
-fi
+play "removed" "$(block 5)"
 becomes "the port" refused port
 left=$(find /etc /usr/local /run/systemd -name '*healthport*')
 is "left behind" "<$left>" "<>"

@@ -48,10 +48,11 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
     let mut reporter = Reporter::new(config);
     let mut told = Told::nothing(watchdog);
     world.log(Level::Info, &reporter.start());
-    if watchdog.is_some_and(|watchdog| watchdog <= config.timeout) {
+    // A probe comes on top of the quarter that may pass between two signs of life.
+    if watchdog.is_some_and(|watchdog| watchdog * 3 / 4 <= config.timeout) {
         world.log(
             Level::Warn,
-            "the watchdog's time (WatchdogSec=) is not longer than --timeout: a hung service will look like a hung healthport",
+            "the watchdog's time (WatchdogSec=) is not longer than 4/3 of --timeout: a hung service will look like a hung healthport",
         );
     }
 
@@ -119,7 +120,8 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
 fn rest(world: &mut impl World, due: Duration, told: &mut Told, status: &str) -> Wake {
     loop {
         let now = world.now();
-        if let Some(message) = told.message(now, status) {
+        let sleep = due.saturating_sub(now).min(told.longest_sleep());
+        if let Some(message) = told.message(now, sleep, status) {
             match world.notify(&message) {
                 Ok(()) => told.sent(now, status),
                 Err(error) if told.failed(&error) => {
@@ -128,7 +130,7 @@ fn rest(world: &mut impl World, due: Duration, told: &mut Told, status: &str) ->
                 Err(_) => {}
             }
         }
-        let wake = world.sleep(due.saturating_sub(now).min(told.longest_sleep()));
+        let wake = world.sleep(sleep);
         if wake != Wake::Time || world.now() >= due {
             return wake;
         }

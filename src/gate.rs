@@ -123,8 +123,17 @@ impl Door {
             return Err(format!("cannot accept on {}: {error}", self.address));
         }
         if self.listening.is_none() {
-            let listening = Listening::start(self.address, lease, visits)
-                .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
+            let listening = Listening::start(self.address, lease, visits).map_err(|error| {
+                // What the system says leaves open what to do: it is the
+                // unit (EPERM) or a port below 1024 (EACCES).
+                let hint = match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        ", see SocketBindAllow= in the unit; ports below 1024 take a privilege"
+                    }
+                    _ => "",
+                };
+                format!("cannot listen on {}: {error}{hint}", self.address)
+            })?;
             self.listening = Some(listening);
         }
         Ok(())

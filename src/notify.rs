@@ -79,22 +79,21 @@ impl Told {
         }
     }
 
-    /// The longest sleep between two signs of life: a quarter of the watchdog's
-    /// time, so that a late one and a lost one together do not bark.
+    /// The longest time between two signs of life, a probe apart, which can add
+    /// --timeout: a quarter of the watchdog's time.
     pub fn longest_sleep(&self) -> Duration {
         self.watchdog.map_or(Duration::MAX, |watchdog| watchdog / 4)
     }
 
-    /// What to send at `now`, if anything. READY comes with the first: the first
-    /// probe is done.
-    pub fn message(&self, now: Duration, status: &str) -> Option<String> {
+    /// What to send at `now`, before a sleep of `sleep`, if anything. READY comes
+    /// with the first: the first probe is done. A sign of life that would be due
+    /// during the sleep is sent before it: a probe may follow at once.
+    pub fn message(&self, now: Duration, sleep: Duration, status: &str) -> Option<String> {
         match &self.last {
             None => Some(format!("READY=1\nSTATUS={status}\nWATCHDOG=1")),
             Some((_, last)) if last != status => Some(format!("STATUS={status}\nWATCHDOG=1")),
-            Some((then, _)) if now.saturating_sub(*then) >= self.longest_sleep() => {
-                Some("WATCHDOG=1".to_string())
-            }
-            Some(_) => None,
+            Some((then, _)) => (now.saturating_sub(*then) + sleep >= self.longest_sleep())
+                .then(|| "WATCHDOG=1".to_string()),
         }
     }
 

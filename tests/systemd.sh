@@ -1,0 +1,431 @@
+#!/bin/bash
+# Installs healthport into this host by the README's own commands, plays the
+# services, the switch and a stranger, and shows that the unit does what the man
+# page says. Prints one line per finding; the exit status is 0 if all are ok.
+#
+# usage: tests/systemd.sh [CHECKOUT]     as root, on a scratch host
+#
+# CHECKOUT (by default the one this script is in) must hold README.md, man,
+# systemd and the binary that is to be tried, target/release/healthport. The host
+# needs systemd as PID 1, python3, iproute2, nftables and procps: Debian 13 or
+# later, or RHEL 9. It takes about three minutes and leaves the host as it was.
+set -u
+checkout=$(readlink -f "${1:-$(dirname "$0")/..}")
+binary=/usr/local/bin/healthport
+
+refuse() { echo "tests/systemd.sh: $*" >&2; exit 2; }
+[[ $EUID = 0 ]] || refuse "must run as root"
+[[ $(</proc/1/comm) = systemd && -d /run/systemd/system ]] ||
+  refuse "PID 1 is $(</proc/1/comm), not systemd: run it on a scratch host or in a VM"
+for tool in python3:python3 ip:iproute2 nft:nftables pgrep:procps; do
+  command -v "${tool%:*}" >/dev/null || refuse "${tool%:*} is missing, first: apt-get install ${tool#*:}"
+done
+for file in README.md man/healthport.8 systemd/healthport@.service target/release/healthport; do
+  [[ -e $checkout/$file ]] || refuse "$checkout/$file is missing (cargo build --release --locked makes the binary)"
+done
+for path in $binary /etc/healthport /etc/systemd/system/healthport@.service; do
+  [[ ! -e $path ]] || refuse "$path is there already: this is not a scratch host"
+done
+
+tmp=$(mktemp -d)
+declare -i good=0 bad=0
+ok() { good+=1; echo "ok - $*"; }
+not_ok() { bad+=1; echo "not ok - $*"; }
+
+# is WHAT SEEN EXPECTED-PATTERN: a finding at once.
+is() {
+  # shellcheck disable=SC2053 # the pattern is a pattern
+  if [[ $2 = $3 ]]; then ok "$1: $2"; else not_ok "$1: $2 (expected $3)"; fi
+}
+
+# becomes WHAT EXPECTED-PATTERN COMMAND...: a finding as soon as the command
+# prints it, or after 20 s.
+becomes() {
+  local what=$1 expected=$2 seen end=$((SECONDS + 20))
+  shift 2
+  # shellcheck disable=SC2053
+  until seen=$("$@" 2>&1); [[ $seen = $expected ]] || ((SECONDS > end)); do sleep 0.1; done
+  is "$what" "$seen" "$expected"
+}
+
+property() { systemctl show --value -p "$2" "healthport@$1"; } # property INSTANCE NAME
+pid() { property "$1" MainPID; }
+status() { systemctl status "healthport@$1" | sed -n 's/^ *Status: //p'; } # status INSTANCE
+# What the program and systemd said about an instance.
+journal() { journalctl --sync && journalctl -o cat --no-pager -u "healthport@$1"; }
+said() { journal "$1" | grep -F "${*:2}" | tail -n 1; } # said INSTANCE TEXT
+conf() { echo "HEALTHPORT_OPTS=\"$2\"" >"/etc/healthport/$1.conf"; } # conf INSTANCE OPTIONS
+
+# connect HOST PORT [COMMAND-PREFIX...]: what a TCP connect gets.
+connect() {
+  local said
+  said=$("${@:3}" timeout 2 bash -c "exec 3<>/dev/tcp/$1/$2" 2>&1)
+  case $?:$said in
+    0:*) echo open ;;
+    124:*) echo silent ;;
+    *"Connection refused"*) echo refused ;;
+    *) echo "$said" ;;
+  esac
+}
+port() { connect 127.0.0.1 "${1:-18898}"; }
+
+# The scripted world: a health service on 1936 that answers what $tmp/answer
+# says (a status, or hang), a DNS server that never answers, and a watcher.
+cat >"$tmp/service.py" <<'PYTHON'
+import http.server, socket, sys, time
+answer = sys.argv[1]
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        word = open(answer).read().strip()
+        if word == "hang":
+            time.sleep(60)
+        else:
+            self.send_response(int(word))
+            self.end_headers()
+    def log_message(self, *args):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+dns.bind(("127.0.0.153", 53))
+Server(("127.0.0.1", 1936), Handler).serve_forever()
+PYTHON
+# Connects every few ms and prints "MILLISECONDS STATE" when the state changes.
+cat >"$tmp/watch.py" <<'PYTHON'
+import socket, sys, time
+pause, last = float(sys.argv[1]), None
+while True:
+    now = time.monotonic()
+    try:
+        socket.create_connection(("127.0.0.1", 18898), 1).close()
+        state = "open"
+    except OSError as error:
+        state = "closed"
+    if state != last:
+        print(int(now * 1000), state, flush=True)
+        last = state
+    time.sleep(pause)
+PYTHON
+answer() { echo "$1" >"$tmp/answer.new" && mv "$tmp/answer.new" "$tmp/answer"; }
+serve() { python3 "$tmp/service.py" "$tmp/answer" & service=$!; }
+watch() { # watch SECONDS-BETWEEN: starts the watcher and waits for its first word
+  : >"$tmp/watch"
+  python3 "$tmp/watch.py" "$1" >"$tmp/watch" & watcher=$!
+  until [[ -s $tmp/watch ]]; do sleep 0.05; done
+}
+watched() { # the times between changes so far, ends the watcher
+  kill "$watcher" && wait "$watcher" 2>/dev/null
+  awk 'NR > 1 { printf "%s %d ms, ", state, $1 - then } { then = $1; state = $2 } END { print state }' "$tmp/watch"
+}
+closed_for() { sed -n 's/.*closed \([0-9]*\) ms, open$/\1/p' <<<"$1"; }
+milliseconds() { awk '{ print int($1 * 1000) }' /proc/uptime; }
+
+service='' watcher=''
+# shellcheck disable=SC2329 # the trap calls it
+cleanup() {
+  kill ${service:+"$service"} ${watcher:+"$watcher"} 2>/dev/null
+  systemctl stop 'healthport@*'
+  systemctl disable -q healthport@.service
+  rm -rf "$tmp" $binary /usr/local/share/man/man8/healthport.8 /etc/healthport /etc/systemd/system/healthport@*
+  [[ ! -e $tmp.resolv ]] || mv "$tmp.resolv" /etc/resolv.conf
+  [[ ! -e $tmp.hosts ]] || mv "$tmp.hosts" /etc/hosts
+  nft delete table inet healthport
+  ip netns delete switch
+  ip netns delete stranger
+  systemctl daemon-reload
+  systemctl reset-failed 'healthport@*'
+} 2>/dev/null
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# The code block number N under "## Install" of the README.
+block() {
+  awk -v wanted="$1" '/^## / { here = $0 == "## Install" } !here { next }
+    /^```/ { inside = !inside; number += inside; next } inside && number == wanted' "$checkout/README.md"
+}
+# Runs such commands as they stand, with this host as the far end of ssh.
+play() {
+  # shellcheck disable=SC2016 # $2 is for the inner shell
+  if bash -euo pipefail -c 'sudo() { "$@"; }; cat() { echo node; }; ssh() { bash -c "$2"; }'"
+    $2" 2>"$tmp/said"; then ok "$1, by the README's commands"; else not_ok "$1, by the README's commands: $(<"$tmp/said")"; fi
+}
+
+echo "# $(uname -r), $(systemctl --version | head -n 1), $($binary --version 2>/dev/null || "$checkout/target/release/healthport" --version)"
+
+### Installation, by the README ###############################################
+cd "$checkout" || exit 2
+answer 200
+serve
+is "the README installs with this many commands, the build included" \
+  "$(block 1 | grep -c '^[a-z]')" '[1-6]'
+play "installed" "$(block 1 | grep -v '^cargo ')"
+play "installed once more, on a node of twenty" "$(block 2)"
+((bad == 0)) || exit 1
+becomes "healthport@router is active" active systemctl is-active healthport@router
+becomes "with the options of router.conf" "*timeout 3s, rise 1, fall 2;*" said router " probes "
+becomes "the port" open port
+is "enabled for the next boot" "$(systemctl is-enabled healthport@router)" enabled
+is "systemd-analyze verify says" "<$(systemd-analyze verify --man=no healthport@router.service 2>&1)>" "<>"
+is "exposure by this systemd, at most 1.1" \
+  "$(systemd-analyze security --no-pager --threshold=11 healthport@router >"$tmp/exposure" && grep -o 'level for.*' "$tmp/exposure")" "*[01].[0-9]*"
+systemctl stop healthport@router
+
+### Defaults, state in words, who it is ########################################
+rm /etc/healthport/router.conf
+kill $service
+wait $service 2>/dev/null
+systemctl start healthport@router
+is "starts on its defaults, no configuration file, no service" "$(systemctl is-active healthport@router)" active
+is "the port" "$(port)" refused
+becomes "systemctl status" "\"port closed: cannot connect to 127.0.0.1:1936: Connection refused (os error 111)\"" status router
+serve
+becomes "the service comes: the port" open port
+becomes "systemctl status" '"port open: answered 200"' status router
+status=$(grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$(pid router)/status" | tr '\t\n' '  ')
+is "unprivileged" "$status" "Uid: [1-9]* CapEff: 0000000000000000 CapBnd: 0000000000000000 NoNewPrivs: 1 Seccomp: 2 *"
+is "memory in bytes and tasks, of 33554432 and 128" "$(property router MemoryCurrent) $(property router TasksCurrent)" "[1-9]* 2"
+
+### The port follows the health endpoint, one line per change ################
+conf router "--timeout 3s" # a slow host is no failure
+systemctl restart healthport@router
+becomes "the port" open port
+kill $service
+wait $service 2>/dev/null
+becomes "the service dies: the port" refused port
+serve
+becomes "the service comes back: the port" open port
+for word in 500 200 hang 200 302 200; do
+  answer $word
+  case $word in 200) state=open ;; *) state=refused ;; esac
+  becomes "the service says $word: the port" $state port
+done
+journal router | grep '^[A-Z]* *\[healthport\]' | tac | sed '/ probes /q' | tac |
+  sed -E '1d; s/ \((os error|open for|closed for).*//' >"$tmp/seen"
+cat >"$tmp/wanted" <<'LOG'
+INFO  [healthport] port open on 0.0.0.0:18898: answered 200
+INFO  [healthport] port closed on 0.0.0.0:18898: cannot connect to 127.0.0.1:1936: Connection refused
+INFO  [healthport] port open on 0.0.0.0:18898: answered 200
+INFO  [healthport] port closed on 0.0.0.0:18898: answered 500, expected 200
+INFO  [healthport] port open on 0.0.0.0:18898: answered 200
+INFO  [healthport] port closed on 0.0.0.0:18898: no complete answer within 3s
+INFO  [healthport] port open on 0.0.0.0:18898: answered 200
+INFO  [healthport] port closed on 0.0.0.0:18898: answered 302, expected 200
+INFO  [healthport] port open on 0.0.0.0:18898: answered 200
+LOG
+if difference=$(diff "$tmp/wanted" "$tmp/seen"); then
+  ok "the journal holds one line per change, $(wc -l <"$tmp/seen") in all"
+else
+  not_ok "the journal against one line per change: $difference"
+fi
+answer hang
+sleep 15 # five timeouts, three times WatchdogSec
+is "the service hangs for 15 s, with a timeout of 3 s: the watchdog restarted it" "$(property router NRestarts) times" "0 times"
+answer 200
+systemctl kill -s USR1 --kill-whom=main healthport@router
+becomes "SIGUSR1 logs the state" "*port *: * (for * probes in *" said router " probes in "
+
+### The drain file #############################################################
+conf router "--timeout 3s --drain-file /etc/healthport/router.drain"
+systemctl restart healthport@router
+becomes "the port" open port
+touch /etc/healthport/router.drain
+becomes "drained: the port" refused port
+becomes "systemctl status" '"port closed: drained, *router.drain* exists"' status router
+rm /etc/healthport/router.drain
+becomes "no longer drained: the port" open port
+
+### Which port it can open #####################################################
+conf inside "--timeout 3s --listen 0.0.0.0:18999 --listen [::]:18890"
+conf outside "--timeout 3s --listen 0.0.0.0:18889 --listen 0.0.0.0:19000"
+systemctl start healthport@inside healthport@outside
+becomes "18999, at the end of the range" open port 18999
+becomes "18890, at its beginning, on IPv6 and IPv4" open port 18890
+becomes "18889, outside: the journal" "*port closed: cannot listen on 0.0.0.0:18889: Operation not permitted*see SocketBindAllow=*" \
+  said outside 0.0.0.0:18889:
+is "18889" "$(port 18889)" refused
+becomes "19000, outside: the journal" "*port closed: cannot listen on 0.0.0.0:19000: Operation not permitted*see SocketBindAllow=*" \
+  said outside 0.0.0.0:19000:
+mkdir -p /etc/systemd/system/healthport@outside.service.d
+printf '[Service]\nSocketBindAllow=tcp:18889\n' >/etc/systemd/system/healthport@outside.service.d/port.conf
+systemctl daemon-reload
+systemctl restart healthport@outside
+becomes "18889 with the man page's SocketBindAllow=" open port 18889
+systemctl stop healthport@inside healthport@outside
+
+### Who may connect ############################################################
+# Two clients on links of their own; 10.0.0.11 is a balancer by the README.
+for client in switch:10.0.0.11 stranger:10.0.0.66; do
+  name=${client%:*} address=${client#*:}
+  ip netns add "$name"
+  ip link add "hp-$name" type veth peer name eth0 netns "$name"
+  ip address add 10.0.0.1 peer "$address" dev "hp-$name"
+  ip link set "hp-$name" up
+  ip -n "$name" address add "$address" peer 10.0.0.1 dev eth0
+  ip -n "$name" link set eth0 up
+done
+from() { connect 10.0.0.1 18898 ip netns exec "$1"; }
+becomes "balancer-only.conf: the balancer finds the port" open from switch
+is "balancer-only.conf: a stranger finds it" "$(from stranger)" silent
+answer 500
+becomes "the port" refused port
+is "balancer-only.conf: the balancer finds the closed port" "$(from switch)" refused
+is "balancer-only.conf: a stranger finds the closed port" "$(from stranger)" refused
+answer 200
+dropin=/etc/systemd/system/healthport@.service.d/balancer-only.conf
+mv $dropin "$tmp"
+systemctl daemon-reload
+systemctl restart healthport@router
+becomes "with neither firewall: a stranger finds the port" open from stranger
+sed -i 's/192.0.2.11, 192.0.2.12/10.0.0.11, 10.0.0.12/' /etc/healthport/healthport.nft
+if nft -c -f /etc/healthport/healthport.nft && nft -f /etc/healthport/healthport.nft &&
+  nft -f /etc/healthport/healthport.nft; then
+  ok "healthport.nft loads, twice; rules: $(nft list table inet healthport | grep -cE 'accept$|drop$')"
+else
+  not_ok "healthport.nft does not load"
+fi
+becomes "healthport.nft: the balancer finds the port" open from switch
+is "healthport.nft: a stranger finds it" "$(from stranger)" silent
+is "healthport.nft: this host finds it" "$(port)" open
+answer 500
+becomes "the port" refused port
+is "healthport.nft: the balancer finds the closed port" "$(from switch)" refused
+is "healthport.nft: a stranger finds the closed port" "$(from stranger)" silent
+answer 200
+nft delete table inet healthport
+mv "$tmp/balancer-only.conf" $dropin
+systemctl daemon-reload
+systemctl restart healthport@router
+
+### An address that is not on the node yet #####################################
+conf later "--timeout 3s --listen 10.0.0.7:18901"
+systemctl start healthport@later
+becomes "an address that is not here: the journal" \
+  "*port closed: cannot listen on 10.0.0.7:18901: Cannot assign requested address*next try in 1s" said later 10.0.0.7:18901:
+becomes "systemctl status" '"port closed: cannot listen on 10.0.0.7:18901*' status later
+sleep 3 # three more tries, which must not be logged
+is "lines about it after more tries" "$(journal later | grep -c 'cannot listen')" 1
+ip address add 10.0.0.7/32 dev lo
+ip -n switch route add 10.0.0.7 dev eth0
+becomes "the address comes: the port" open connect 10.0.0.7 18901 ip netns exec switch
+systemctl stop healthport@later
+ip address del 10.0.0.7/32 dev lo
+
+### SIGSTOP, SIGKILL, restart, stop ############################################
+# Slow enough that the queue of a listener that nobody serves (128) does not fill.
+becomes "the port" open port
+before=$(property router NRestarts)
+watch 0.1
+systemctl kill -s STOP --kill-whom=main healthport@router
+becomes "SIGSTOP: the watchdog restarts it: restarts" $((before + 1)) property router NRestarts
+becomes "the port" open port
+sleep 0.5
+seen=$(watched)
+lie=$(sed -n 's/^open \([0-9]*\) ms, closed.*/\1/p' <<<"$seen")
+is "the journal" "$(said router "Watchdog timeout")" "*Watchdog timeout*"
+if ((${lie:-99999} <= 7000)); then
+  ok "a stopped process had its port for at most WatchdogSec=5s and a little: $seen"
+else
+  not_ok "a stopped process had its port for longer than 7 s: $seen"
+fi
+
+before=$(property router NRestarts)
+watch 0.005
+systemctl kill -s KILL --kill-whom=main healthport@router
+becomes "SIGKILL: systemd restarts it: restarts" $((before + 1)) property router NRestarts
+becomes "the port" open port
+sleep 0.5
+is "SIGKILL: the switch would see" "$(watched)" "open * ms, closed * ms, open"
+
+times=''
+for _ in 1 2 3 4 5; do
+  watch 0.005
+  play "upgraded" "$(block 4)"
+  becomes "the port" open port
+  sleep 0.5
+  times+=" $(closed_for "$(watched)")"
+done
+is "upgrade: the port was closed for so many ms, five times" "$times" " [0-9]* [0-9]* [0-9]* [0-9]* [0-9]*"
+
+before=$(milliseconds)
+systemctl stop --no-block healthport@router
+until [[ $(port) = refused ]]; do :; done
+took=$(($(milliseconds) - before))
+if ((took < 1000)); then ok "stop closes the port within $took ms"; else not_ok "stop closes the port only after $took ms"; fi
+becomes "stop: the unit" inactive systemctl is-active healthport@router
+is "the last line" "$(said router ": port closed, stopping; it was: ")" "*SIGTERM: port closed, stopping; it was: *"
+left=$(pgrep -x healthport; find /run /var/lib /var/cache /var/tmp /tmp /sys/fs/cgroup -name '*healthport@router*' 2>/dev/null; getent passwd healthport)
+is "a stopped service leaves behind" "<$left>" "<>"
+
+### Bad input ##################################################################
+# failed INSTANCE WHAT EXPECTED-LINE: it fails, says why, and is not started again.
+failed() {
+  systemctl start "healthport@$1" 2>/dev/null
+  becomes "$2: the unit" failed systemctl is-active "healthport@$1"
+  is "$2: the journal" "$(journal "$1" | grep -E 'healthport: |xecutable' | head -n 1)" "$3"
+  sleep 2
+  is "$2: starts" "$(journal "$1" | grep -c '^Starting ')/$(property "$1" NRestarts) again" "1/0 again"
+}
+conf usage "--timeout 3"
+failed usage "a usage error" 'healthport: --timeout "3" is not allowed: it takes a number with its unit*'
+echo 'HEALTHPORT OPTS=--timeout 3s' >/etc/healthport/garbage.conf
+systemctl start healthport@garbage
+becomes "a wrong name in the .conf: the journal" "*Ignoring invalid environment assignment 'HEALTHPORT OPTS=*" said garbage Ignoring
+becomes "a wrong name in the .conf: the defaults hold" "*timeout 500ms*" said garbage " probes "
+systemctl stop healthport@garbage
+conf words "--header Host: a"
+failed words "words that want quotes" 'healthport: *'
+mv $binary "$tmp/healthport"
+failed missing "a missing binary" "*$binary*No such file or directory*"
+mv "$tmp/healthport" $binary
+systemctl start healthport@missing
+becomes "the binary is back: the unit" active systemctl is-active healthport@missing
+systemctl stop healthport@missing
+
+### The list of system calls ###################################################
+# Another program under the same filter: a call that is not on the list kills it.
+# (access(2) is for the dynamic linker, which healthport has not.)
+dropin=/etc/systemd/system/healthport@filter.service.d
+mkdir -p $dropin
+printf '[Service]\nType=oneshot\nNoExecPaths=\nRestart=no\nExecStart=\nExecStart=/bin/sync\nSystemCallFilter=access\n' >$dropin/test.conf
+filtered() {
+  systemctl daemon-reload
+  systemctl start healthport@filter 2>/dev/null
+  echo "$(property filter Result) $(property filter ExecMainStatus)"
+}
+is "sync(1) under the unit's filter: result, status" "$(filtered)" "@(signal|core-dump) 31"
+echo 'SystemCallFilter=sync' >>$dropin/test.conf
+is "and with sync(2) added to the list: result, status" "$(filtered)" "success 0"
+
+# The rare paths: a name with several addresses, and one that no server answers
+# for, whose look-ups keep their threads for 10 s.
+mv /etc/hosts "$tmp.hosts"
+printf '127.0.0.1 localhost two.test\n::1 localhost two.test\n' >/etc/hosts
+mv /etc/resolv.conf "$tmp.resolv"
+echo 'nameserver 127.0.0.153' >/etc/resolv.conf
+conf name "--url http://two.test:1936/healthz/ready --timeout 3s --listen 0.0.0.0:18902"
+conf lost "--url http://lost.test/ --interval 250ms --listen 0.0.0.0:18903"
+systemctl start healthport@name healthport@lost
+becomes "a name with two addresses: the port" open port 18902
+tasks=0
+for _ in {1..60}; do
+  now=$(property lost TasksCurrent)
+  ((now <= tasks)) || tasks=$now
+  sleep 0.25
+done
+is "a name that no server answers for" "$(said lost closed:)" "*port closed: *"
+is "its look-ups, four per second, made this many tasks of 128" "$tasks" "[1-9]*"
+is "restarts of the two" "$(property name NRestarts) $(property lost NRestarts)" "0 0"
+systemctl stop healthport@name healthport@lost
+
+### Removal, by the README #####################################################
+rm -r /etc/systemd/system/healthport@{outside,filter}.service.d
+systemctl start healthport@router
+play "removed" "$(block 5)"
+becomes "the port" refused port
+left=$(find /etc /usr/local /run/systemd -name '*healthport*')
+is "left behind" "<$left>" "<>"
+is "system calls that the filter killed, the test's own aside" \
+  "$(journalctl -o cat --no-pager -u 'healthport@*' | grep -c 'status=31/SYS')" 1
+
+echo "# $good ok, $bad not ok, $SECONDS s"
+((bad == 0))

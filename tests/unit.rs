@@ -1,0 +1,240 @@
+//! What is installed with the binary, without a host to install it on: the unit
+//! is clean and confined, the options are accepted, the numbers agree, and the
+//! README packs what the unit wants. `tests/systemd.sh` tries it for real.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_healthport");
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// A folder of its own for one test, gone with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("healthport-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Runs a tool and returns whether it succeeded, and all that it said.
+fn run(package: &str, command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap_or_else(|error| {
+        let tool = command.get_program();
+        panic!("cannot run {tool:?}: {error}; first: apt-get install {package}")
+    });
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+/// What `systemd-analyze verify` says of the unit with `more` at its end.
+fn verify(name: &str, more: &str) -> (bool, String) {
+    let folder = Folder::new(name);
+    // It wants the binary to be there.
+    let unit = read("systemd/healthport@.service").replace("/usr/local/bin/healthport", BINARY);
+    let path = folder.0.join("healthport@router.service");
+    fs::write(&path, unit + more).unwrap();
+    let drop_ins = folder.0.join("healthport@router.service.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let drop_in = drop_ins.join("balancer-only.conf");
+    fs::write(drop_in, read("systemd/balancer-only.conf")).unwrap();
+    let mut command = Command::new("systemd-analyze");
+    run("systemd", command.args(["verify", "--man=no"]).arg(&path))
+}
+
+#[test]
+fn verify_is_clean() {
+    assert_eq!(verify("clean", ""), (true, String::new()));
+    let (_, said) = verify("bogus", "[Service]\nBogus=1\n");
+    assert!(said.contains("Bogus"), "it does not even see nonsense");
+}
+
+/// Tenths: 11 is an exposure of 1.1.
+fn exposure_is_at_most(tenths: u8) -> (bool, String) {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/healthport@.service");
+    let threshold = format!("--threshold={tenths}");
+    let mut command = Command::new("systemd-analyze");
+    run(
+        "systemd",
+        command.args(["security", "--offline=true", "--no-pager", &threshold, unit]),
+    )
+}
+
+#[test]
+fn exposure() {
+    let (ok, said) = exposure_is_at_most(11);
+    assert!(ok, "{said}");
+    assert!(!exposure_is_at_most(5).0, "the threshold has no effect");
+}
+
+/// The value of `key=` in the unit.
+fn of_unit(key: &str) -> String {
+    let unit = read("systemd/healthport@.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap_or_else(|| panic!("no {key} in the unit"))
+        .to_string()
+}
+
+/// Runs the binary with the HEALTHPORT_OPTS that `assignment` sets. The shell
+/// reads quotes and continued lines as systemd does.
+fn check_config(assignment: &str) -> (bool, String) {
+    let script = format!("{assignment}\neval exec '\"$0\"' \"$HEALTHPORT_OPTS\" --check-config");
+    run("dash", Command::new("sh").args(["-euc", &script, BINARY]))
+}
+
+/// The line of --check-config that starts with `key`, without it.
+fn setting<'a>(settings: &'a str, key: &str) -> &'a str {
+    let line = settings.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap_or_else(|| panic!("no {key} in {settings}"))
+        .trim()
+}
+
+fn seconds(text: &str) -> f64 {
+    text.strip_suffix('s').unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_options_that_come_along() {
+    let nft = read("systemd/healthport.nft");
+    let range = of_unit("SocketBindAllow=tcp:");
+    assert!(
+        nft.contains(&format!("define ports = {range}\n")),
+        "{range} is not what healthport.nft filters"
+    );
+    let (first, last) = range.split_once('-').unwrap();
+    let range = first.parse::<u16>().unwrap()..=last.parse::<u16>().unwrap();
+
+    for (name, url, port) in [
+        ("router", "http://localhost:1936/healthz/ready", 18898),
+        ("api", "http://localhost:6080/readyz", 18899),
+        ("mcs", "http://localhost:22624/healthz", 18900),
+    ] {
+        let (ok, settings) = check_config(&read(&format!("systemd/{name}.conf")));
+        assert!(ok, "{name}.conf: {settings}");
+        assert_eq!(setting(&settings, "url "), url);
+        assert_eq!(setting(&settings, "listen "), format!("0.0.0.0:{port}"));
+        assert!(range.contains(&port), "{name}.conf: {port}");
+        let drain_file = format!("/etc/healthport/{name}.drain");
+        assert_eq!(setting(&settings, "drain-file "), drain_file);
+
+        // What the comments and the man page say of them.
+        assert_eq!(setting(&settings, "closes 2s"), "after a bad answer");
+        assert_eq!(setting(&settings, "closes 7s"), "after a hang");
+        let longest_pause =
+            seconds(&of_unit("WatchdogSec=")) / 4.0 + seconds(setting(&settings, "timeout "));
+        assert!(
+            longest_pause + 0.5 <= seconds(&of_unit("WatchdogSec=")),
+            "{name}.conf: the watchdog barks after a pause of {longest_pause} s"
+        );
+    }
+}
+
+/// Every HEALTHPORT_OPTS that somebody may copy from the documents.
+#[test]
+fn the_options_in_the_documents() {
+    for (document, text) in [
+        ("README.md", read("README.md")),
+        (
+            "healthport.8",
+            read("man/healthport.8").replace("\\e", "\\"),
+        ),
+    ] {
+        let examples: Vec<_> = text.match_indices("\nHEALTHPORT_OPTS=\"").collect();
+        assert!(!examples.is_empty(), "{document} has no example any more");
+        for (start, opening) in examples {
+            let value = &text[start + opening.len()..];
+            let value = &value[..value.find('"').unwrap()];
+            let (ok, said) = check_config(&format!("HEALTHPORT_OPTS=\"{value}\""));
+            assert!(ok, "{document}: {value}: {said}");
+        }
+    }
+}
+
+#[test]
+fn nftables_takes_the_rules() {
+    let nft = |rules: &Path| {
+        let mut command = Command::new("unshare");
+        // A network of its own, for which root is not needed, nor the real one.
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        let command = command.args(["--net", "nft", "--check", "--file"]);
+        run("nftables util-linux", command.arg(rules))
+    };
+    let folder = Folder::new("nft");
+    let rules = folder.0.join("healthport.nft");
+    fs::write(&rules, read("systemd/healthport.nft")).unwrap();
+    assert_eq!(nft(&rules), (true, String::new()));
+    fs::write(&rules, read("systemd/healthport.nft") + "nonsense\n").unwrap();
+    assert!(!nft(&rules).0, "it does not even see nonsense");
+}
+
+/// The README's commands pack everything where the unit and the man page want
+/// it, readable for everybody and owned by root.
+#[test]
+fn the_readme_packs_what_is_needed() {
+    let readme = read("README.md");
+    let (_, install) = readme.split_once("\n## Install\n").unwrap();
+    let block = install.split("```").nth(1).unwrap();
+    let commands: Vec<_> = block
+        .lines()
+        .skip(1)
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .collect();
+    assert!(commands.len() <= 6, "more than six commands: {commands:?}");
+    assert!(commands[0].starts_with("cargo build "), "{commands:?}");
+    let (_, pack) = block.split_once(commands[0]).unwrap();
+    let (pack, unpack) = pack.split_once("sudo ").unwrap();
+    assert!(unpack.starts_with("tar -xzf target/healthport.tgz -C /\n"));
+
+    // In a copy, whose modes are those of a checkout with a strict umask.
+    let folder = Folder::new("pack");
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        let command = command.args(["-euc", script]).current_dir(&folder.0);
+        let (ok, said) = run("dash coreutils tar", command);
+        assert!(ok, "{script}: {said}");
+        said
+    };
+    shell(&format!(
+        "cp -r '{root}/systemd' '{root}/man' . && mkdir -p target/release &&
+        cp '{BINARY}' target/release/healthport && chmod -R go-rwx .",
+        root = env!("CARGO_MANIFEST_DIR")
+    ));
+    shell(pack);
+    let list = "tar -tvzf target/healthport.tgz | awk '{ print $1, $2, $NF }' | LC_ALL=C sort -k 3";
+    let wanted = "\
+-rw-r--r-- root/root etc/healthport/api.conf
+-rw-r--r-- root/root etc/healthport/healthport.nft
+-rw-r--r-- root/root etc/healthport/mcs.conf
+-rw-r--r-- root/root etc/healthport/router.conf
+-rw-r--r-- root/root etc/systemd/system/healthport@.service
+-rw-r--r-- root/root etc/systemd/system/healthport@.service.d/balancer-only.conf
+-rwxr-xr-x root/root usr/local/bin/healthport
+-rw-r--r-- root/root usr/local/share/man/man8/healthport.8
+";
+    assert_eq!(shell(list), wanted);
+    let binary = of_unit("ExecStart=");
+    assert!(binary.starts_with("/usr/local/bin/healthport "), "{binary}");
+    let drop_in = fs::read_to_string(folder.0.join("target/balancer-only.conf")).unwrap();
+    assert!(
+        !drop_in.contains("192.0.2."),
+        "an example address is left: {drop_in}"
+    );
+}

@@ -10,6 +10,7 @@ use healthport::cli::Config;
 use healthport::daemon::{self, World};
 use healthport::gate::Port;
 use healthport::probe::{Code, Outcome};
+use healthport::report::Cycle;
 use healthport::signals::Wake;
 use log::Level;
 
@@ -52,6 +53,8 @@ impl World for Script {
     fn set_port(&mut self, open: bool) -> Vec<Port> {
         vec![if open { Port::Open } else { Port::Closed }]
     }
+
+    fn count(&mut self, _: &Cycle) {}
 
     fn log(&mut self, _: Level, _: &str) {}
 

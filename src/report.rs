@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::cli::Config;
+use crate::config::Config;
 use crate::gate::Port;
 use crate::probe::Outcome;
 

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use healthport::cli::Config;
+use healthport::config::Config;
 use healthport::daemon::{self, World};
 use healthport::gate::Port;
 use healthport::probe::{Code, Outcome};

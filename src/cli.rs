@@ -4,14 +4,13 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::Arg;
 use log::LevelFilter;
 use ureq::http::{HeaderName, HeaderValue, Method, Uri, header};
+
+use crate::config::{Config, default_max_age};
 
 /// What --help prints.
 pub const HELP: &str = "\
@@ -75,194 +74,6 @@ pub enum Command {
     Run(Config),
 }
 
-/// The resolved settings; `Config::default()` are the defaults.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// --url: http, with a host, without user information.
-    pub url: Uri,
-    /// --listen: at least one.
-    pub listen: Vec<SocketAddr>,
-    /// --interval, start to start.
-    pub interval: Duration,
-    /// --timeout, for a whole exchange.
-    pub timeout: Duration,
-    /// --rise, in probes.
-    pub rise: u32,
-    /// --fall, in probes.
-    pub fall: u32,
-    /// --expect-status.
-    pub expect_status: StatusList,
-    /// --expect-body, not empty.
-    pub expect_body: Option<String>,
-    /// --method.
-    pub method: Method,
-    /// --header, in their order.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// --drain-file.
-    pub drain_file: Option<PathBuf>,
-    /// --max-age.
-    pub max_age: Duration,
-    /// --metrics-listen.
-    pub metrics_listen: Option<SocketAddr>,
-    /// --log-level.
-    pub log_level: LevelFilter,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        let (interval, timeout) = (Duration::from_secs(1), Duration::from_millis(500));
-        Config {
-            url: Uri::from_static("http://localhost:1936/healthz/ready"),
-            listen: vec![SocketAddr::from(([0, 0, 0, 0], 18898))],
-            interval,
-            timeout,
-            rise: 1,
-            fall: 1,
-            expect_status: StatusList(vec![200..=200]),
-            expect_body: None,
-            method: Method::GET,
-            headers: Vec::new(),
-            drain_file: None,
-            max_age: default_max_age(interval, timeout),
-            metrics_listen: None,
-            log_level: LevelFilter::Info,
-        }
-    }
-}
-
-/// Room for two late cycles before the port closes itself.
-fn default_max_age(interval: Duration, timeout: Duration) -> Duration {
-    3 * (interval + timeout)
-}
-
-impl Config {
-    /// The longest time from the service's first bad answer to a closed port;
-    /// like the next two, the duration of one answered probe comes on top.
-    pub fn closes_after_bad(&self) -> Duration {
-        self.interval * self.fall
-    }
-
-    /// The longest time from the service's last sign of life to a closed port.
-    pub fn closes_after_hang(&self) -> Duration {
-        self.interval + (self.fall - 1) * self.interval.max(self.timeout) + self.timeout
-    }
-
-    /// The longest time from the service's first good answer to an open port.
-    pub fn opens_after(&self) -> Duration {
-        self.interval * self.rise
-    }
-
-    /// The listening addresses as one word list.
-    pub fn ports(&self) -> String {
-        let list: Vec<_> = self.listen.iter().map(SocketAddr::to_string).collect();
-        list.join(", ")
-    }
-}
-
-/// What --check-config prints. Header values may be secrets and are left out.
-impl fmt::Display for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
-        let drain_file = self
-            .drain_file
-            .as_ref()
-            .map_or("off".into(), |path| path.to_string_lossy());
-        writeln!(f, "url            {}", self.url)?;
-        writeln!(f, "listen         {}", self.ports())?;
-        writeln!(f, "interval       {:?}", self.interval)?;
-        writeln!(f, "timeout        {:?}", self.timeout)?;
-        writeln!(f, "rise           {}", self.rise)?;
-        writeln!(f, "fall           {}", self.fall)?;
-        writeln!(f, "expect-status  {}", self.expect_status)?;
-        writeln!(
-            f,
-            "expect-body    {}",
-            self.expect_body.as_deref().unwrap_or("off")
-        )?;
-        writeln!(f, "method         {}", self.method)?;
-        writeln!(
-            f,
-            "header         {}",
-            if headers.is_empty() {
-                "off".into()
-            } else {
-                headers.join(", ")
-            }
-        )?;
-        writeln!(f, "drain-file     {drain_file}")?;
-        writeln!(f, "max-age        {:?}", self.max_age)?;
-        writeln!(
-            f,
-            "metrics-listen {}",
-            self.metrics_listen
-                .map_or("off".into(), |at| at.to_string())
-        )?;
-        writeln!(
-            f,
-            "log-level      {}",
-            self.log_level.as_str().to_lowercase()
-        )?;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "worst-case times, each plus the duration of one answered probe:"
-        )?;
-        writeln!(f, "closes {:?} after a bad answer", self.closes_after_bad())?;
-        writeln!(f, "closes {:?} after a hang", self.closes_after_hang())?;
-        writeln!(f, "opens {:?} after a good answer", self.opens_after())?;
-        writeln!(
-            f,
-            "closes {:?} after the last probe, should healthport itself stall",
-            self.max_age
-        )
-    }
-}
-
-/// Status codes and ranges of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StatusList(Vec<RangeInclusive<u16>>);
-
-impl StatusList {
-    /// Whether `status` is in the list.
-    pub fn contains(&self, status: u16) -> bool {
-        self.0.iter().any(|range| range.contains(&status))
-    }
-}
-
-impl fmt::Display for StatusList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, range) in self.0.iter().enumerate() {
-            let comma = if position > 0 { "," } else { "" };
-            match (range.start(), range.end()) {
-                (first, last) if first == last => write!(f, "{comma}{first}")?,
-                (first, last) => write!(f, "{comma}{first}-{last}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for StatusList {
-    type Err = ();
-
-    fn from_str(list: &str) -> Result<StatusList, ()> {
-        let code = |text: &str| match text.parse() {
-            // 1xx is never a final answer.
-            Ok(code @ 200..=599) if text.len() == 3 => Ok(code),
-            _ => Err(()),
-        };
-        let range = |item: &str| {
-            let (first, last) = item.split_once('-').unwrap_or((item, item));
-            let range = code(first)?..=code(last)?;
-            if range.is_empty() { Err(()) } else { Ok(range) }
-        };
-        list.split(',')
-            .map(range)
-            .collect::<Result<_, _>>()
-            .map(StatusList)
-    }
-}
-
 /// A wrong command line: one line without the program's name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UsageError(String);
@@ -279,6 +90,10 @@ impl From<lexopt::Error> for UsageError {
     }
 }
 
+fn wrong<T>(line: impl Into<String>) -> Result<T, UsageError> {
+    Err(UsageError(line.into()))
+}
+
 /// Parses the arguments, without the program's name.
 ///
 /// # Errors
@@ -292,14 +107,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
 
     while let Some(arg) = parser.next()? {
         let name = match &arg {
-            Arg::Short(letter) => long_form(*letter).ok_or_else(|| {
-                UsageError(format!("unknown option '-{}'", letter.escape_debug()))
-            })?,
+            Arg::Short(letter) => match long_form(*letter) {
+                Some(name) => name,
+                None => return wrong(format!("unknown option '-{}'", letter.escape_debug())),
+            },
             Arg::Long(name) => name,
             Arg::Value(value) => {
-                return Err(UsageError(format!(
+                return wrong(format!(
                     "unexpected argument {value:?}: there are only options"
-                )));
+                ));
             }
         };
         let name = name.to_string();
@@ -317,13 +133,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "listen" => {
                 let address = option.value(ADDRESS, address)?;
                 if listen.contains(&address) {
-                    return Err(UsageError(format!("--listen '{address}' is given twice")));
+                    return wrong(format!("--listen '{address}' is given twice"));
                 }
                 listen.push(address);
                 if listen.len() > MAX_LISTEN {
-                    return Err(UsageError(format!(
+                    return wrong(format!(
                         "--listen '{address}' is one too many: up to {MAX_LISTEN} are allowed"
-                    )));
+                    ));
                 }
             }
             "interval" => config.interval = option.duration(10, 60 * 60 * 1000, "10ms to 60m")?,
@@ -349,16 +165,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "header" => {
                 let (name, value) = option.value("'NAME: VALUE' on one line", http_header)?;
                 if OWN_HEADERS.contains(&name) {
-                    return Err(UsageError(format!(
+                    return wrong(format!(
                         "--header '{name}' is the probe's own: any other is allowed"
-                    )));
+                    ));
                 }
                 if name == header::HOST
                     && config.headers.iter().any(|(name, _)| name == header::HOST)
                 {
-                    return Err(UsageError(
-                        "--header 'host' is given twice: one is allowed".to_string(),
-                    ));
+                    return wrong("--header 'host' is given twice: one is allowed");
                 }
                 config.headers.push((name, value));
             }
@@ -389,10 +203,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "help" => help = option.flag()?,
             "version" => version = option.flag()?,
             _ => {
-                return Err(UsageError(format!(
-                    "unknown option '--{}'",
-                    name.escape_debug()
-                )));
+                return wrong(format!("unknown option '--{}'", name.escape_debug()));
             }
         }
     }
@@ -404,20 +215,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     let cycle = config.interval + config.timeout;
     config.max_age = max_age.unwrap_or(default_max_age(config.interval, config.timeout));
     if config.max_age < cycle {
-        return Err(UsageError(format!(
+        return wrong(format!(
             "--max-age '{:?}' is less than interval + timeout, {cycle:?}: the port would close between two probes",
             config.max_age
-        )));
+        ));
     }
     if config.method == Method::HEAD && config.expect_body.is_some() {
-        return Err(UsageError(
-            "--expect-body cannot be used with --method 'HEAD': the answer has no body".to_string(),
-        ));
+        return wrong("--expect-body cannot be used with --method 'HEAD': the answer has no body");
     }
     if once && check_config {
-        return Err(UsageError(
-            "--once cannot be used with --check-config: choose one".to_string(),
-        ));
+        return wrong("--once cannot be used with --check-config: choose one");
     }
     Ok(match (help, version, once, check_config) {
         (true, ..) => Command::Help,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::cli::Config;
+use crate::config::Config;
 use crate::gate::{Gate, Port};
 use crate::health::Health;
 use crate::metrics::{self, Metrics};

@@ -3,6 +3,7 @@
 //! can reach the parts; the program is `main.rs`, the flow is `daemon.rs`.
 
 pub mod cli;
+pub mod config;
 pub mod daemon;
 pub mod gate;
 pub mod health;
@@ -10,4 +11,5 @@ pub mod metrics;
 pub mod notify;
 pub mod probe;
 pub mod report;
+pub mod responder;
 pub mod signals;

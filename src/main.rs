@@ -5,11 +5,12 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 use std::{env, panic, process};
 
-use healthport::cli::{self, Command, Config};
+use healthport::cli::{self, Command};
+use healthport::config::Config;
 use healthport::daemon::{self, Host};
-use healthport::metrics;
 use healthport::notify::Notify;
 use healthport::probe::Prober;
+use healthport::responder;
 use healthport::signals::Signals;
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
@@ -69,7 +70,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
             let mut host = Host::new(&config, notify, signals);
             if let Some(address) = config.metrics_listen {
                 let serving = TcpListener::bind(address)
-                    .and_then(|listener| metrics::serve(listener, host.metrics()));
+                    .and_then(|listener| responder::serve(listener, host.metrics()));
                 serving.map_err(|error| format!("cannot serve metrics on {address}: {error}"))?;
             }
             daemon::run(&config, watchdog, &mut host);

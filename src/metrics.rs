@@ -1,15 +1,11 @@
-//! Counters, their Prometheus text, and the small responder behind
-//! --metrics-listen. The loop only stores numbers here and takes no lock; what a
-//! client of the responder does is the responder thread's matter alone.
+//! The counters and their Prometheus text. The loop only stores numbers here and
+//! takes no lock, so that no reader can delay it.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::gate::{self, Gate, Lease, Port, Visits};
+use crate::gate::{Gate, Lease, Port, Visits};
 use crate::probe::Code;
 use crate::report::Cycle;
 
@@ -18,12 +14,6 @@ use crate::report::Cycle;
 const BUCKETS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
-
-/// For a whole exchange, from accept to close.
-const DEADLINE: Duration = Duration::from_secs(1);
-
-/// The longest request that is read, in bytes.
-const REQUEST_LIMIT: usize = 8 * 1024;
 
 /// What is counted. Times are milliseconds since 1970, 0 = never.
 #[derive(Debug)]
@@ -120,6 +110,11 @@ impl Metrics {
         }
     }
 
+    /// Whether the loop makes progress.
+    pub fn is_live(&self) -> bool {
+        self.lease.is_running()
+    }
+
     /// The Prometheus text exposition format, version 0.0.4.
     pub fn text(&self) -> String {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
@@ -199,7 +194,7 @@ process_start_time_seconds {started}
 ",
             // The helper closes the port of a loop that stands still: the loop's
             // own word is not enough.
-            up = u8::from(self.open.load(Relaxed) && self.lease.is_running()),
+            up = u8::from(self.open.load(Relaxed) && self.is_live()),
             success = flag(&self.success),
             status = count(&self.status),
             seconds = count(&self.nanoseconds) as f64 / 1e9,
@@ -215,144 +210,5 @@ process_start_time_seconds {started}
             version = env!("CARGO_PKG_VERSION"),
             started = self.started as f64 / 1000.0,
         )
-    }
-}
-
-/// Serves `GET /metrics` and `GET /livez` until the process ends, one client
-/// after the other.
-///
-/// # Errors
-/// The system's, if it refuses the thread.
-pub fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<()> {
-    let responder = move || loop {
-        match listener.accept() {
-            // A client that is gone or too slow is no error.
-            Ok((stream, _)) => drop(exchange(stream, &metrics)),
-            Err(error) if gate::is_passing(&error) => {}
-            // Descriptors exhausted: accepting again at once would spin.
-            Err(_) => thread::sleep(Duration::from_millis(100)),
-        }
-    };
-    thread::Builder::new()
-        .name("metrics".to_string())
-        .spawn(responder)
-        .map(drop)
-}
-
-fn exchange(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
-    let end = Instant::now() + DEADLINE;
-    let left = || match end.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(ErrorKind::TimedOut),
-        left => Ok(Some(left)),
-    };
-    let mut request = Vec::new();
-    let mut chunk = [0; 1024];
-    let reply = loop {
-        stream.set_read_timeout(left()?)?;
-        let length = stream.read(&mut chunk)?;
-        request.extend_from_slice(&chunk[..length]);
-        match reply_to(&request) {
-            None if length > 0 => {}
-            None if request.is_empty() => return Ok(()), // a port scan
-            None => break Reply::BadRequest,
-            Some(reply) => break reply,
-        }
-    };
-    let answer = reply.answer(metrics);
-    let mut sent = 0;
-    while sent < answer.len() {
-        stream.set_write_timeout(left()?)?;
-        sent += stream.write(&answer[sent..])?;
-    }
-    // What a refused client still sends would reset the connection before it
-    // has read why.
-    stream.shutdown(Shutdown::Write)?;
-    while reply.is_refusal() {
-        stream.set_read_timeout(left()?)?;
-        if stream.read(&mut chunk)? == 0 {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// What a request gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
-    /// The metrics.
-    Metrics,
-    /// Whether the loop makes progress.
-    Livez,
-    /// 400
-    BadRequest,
-    /// 404
-    NotFound,
-    /// 405
-    MethodNotAllowed,
-    /// 431
-    TooLarge,
-}
-
-/// The reply to what has come of a request so far; nothing while it may still
-/// become a good one.
-pub fn reply_to(request: &[u8]) -> Option<Reply> {
-    // TLS, or whatever else, need not be waited for.
-    if matches!(request, [first, ..] if !first.is_ascii_uppercase()) {
-        return Some(Reply::BadRequest);
-    }
-    let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return (request.len() > REQUEST_LIMIT).then_some(Reply::TooLarge);
-    };
-    if end + 4 > REQUEST_LIMIT {
-        return Some(Reply::TooLarge);
-    }
-    Some(route(&request[..end]).unwrap_or(Reply::BadRequest))
-}
-
-/// Nothing if the head of the request is not HTTP/1.
-fn route(head: &[u8]) -> Option<Reply> {
-    let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
-    let mut words = lines.next()?.split(' ');
-    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
-    let is_http = target.starts_with('/') && matches!(version, "HTTP/1.0" | "HTTP/1.1");
-    if !is_http
-        || words.next().is_some()
-        || lines.any(|line| line.find(':').is_none_or(|at| at == 0))
-    {
-        return None;
-    }
-    Some(match (method, target.split('?').next()?) {
-        ("GET", "/metrics") => Reply::Metrics,
-        ("GET", "/livez") => Reply::Livez,
-        ("GET", _) => Reply::NotFound,
-        _ => Reply::MethodNotAllowed,
-    })
-}
-
-impl Reply {
-    fn is_refusal(self) -> bool {
-        matches!(self, Reply::BadRequest | Reply::TooLarge)
-    }
-
-    fn answer(self, metrics: &Metrics) -> Vec<u8> {
-        let text;
-        let (status, body) = match self {
-            Reply::Metrics => {
-                text = metrics.text();
-                ("200 OK", text.as_str())
-            }
-            Reply::Livez if metrics.lease.is_running() => ("200 OK", "ok\n"),
-            Reply::Livez => ("503 Service Unavailable", "the loop stands still\n"),
-            Reply::BadRequest => ("400 Bad Request", "not HTTP/1\n"),
-            Reply::NotFound => ("404 Not Found", "try /metrics or /livez\n"),
-            Reply::MethodNotAllowed => ("405 Method Not Allowed\r\nAllow: GET", "only GET\n"),
-            Reply::TooLarge => ("431 Request Header Fields Too Large", "too large\n"),
-        };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
-        (head + body).into_bytes()
     }
 }

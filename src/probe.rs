@@ -12,7 +12,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector};
 use ureq::{Agent, Error, Timeout};
 
-use crate::cli::Config;
+use crate::config::Config;
 
 /// How much of the body --expect-body looks at, in bytes (the kubelet's limit).
 const BODY_LIMIT: usize = 10 * 1024;

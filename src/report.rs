@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::cli::Config;
+use crate::config::Config;
 use crate::gate::Port;
 use crate::probe::Outcome;
 
@@ -105,22 +105,16 @@ impl Reporter<'_> {
         }
 
         let why = why(cycle);
-        let was = |port: Port| {
-            let changed = before.iter().zip(cycle.ports).zip(&self.config.listen);
-            let changed =
-                changed.filter(move |((before, now), _)| **now == port && **before != port);
-            changed
-                .map(|(_, address)| address.to_string())
-                .collect::<Vec<_>>()
-                .join(", ")
+        let addresses = |changed: fn(&Port, &Port) -> bool| {
+            let ports = before.iter().zip(cycle.ports).zip(&self.config.listen);
+            let changed = ports.filter(|((before, now), _)| changed(before, now));
+            let list: Vec<_> = changed.map(|(_, address)| address.to_string()).collect();
+            list.join(", ")
         };
+        let opened = addresses(|before, now| *before != Port::Open && *now == Port::Open);
+        // One that failed has its line above.
+        let closed = addresses(|before, now| *before == Port::Open && *now == Port::Closed);
         let for_time = words(cycle.now.saturating_sub(self.since));
-        let opened = was(Port::Open);
-        let mut closed = was(Port::Closed);
-        // A port that could not be opened and now need not be was never open.
-        if !before.contains(&Port::Open) {
-            closed.clear();
-        }
         if !opened.is_empty() {
             lines.push((
                 Level::Info,

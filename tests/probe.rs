@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use common::{
     BINARY, NOT_READY, READY, Service, drain, eventually, finish, own_address, read_head,
 };
-use healthport::cli::{self, Config};
+use healthport::cli;
+use healthport::config::Config;
 use healthport::probe::{Code, Outcome, Prober};
 
 /// The timeout of a test's probe, and what a noisy machine may add to it. An

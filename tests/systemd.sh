@@ -39,12 +39,12 @@ is() {
 }
 
 # becomes WHAT EXPECTED-PATTERN COMMAND...: a finding as soon as the command
-# prints it, or after 20 s.
+# prints it, or after 20 s and 20 tries (a VM may stand still for minutes).
 becomes() {
-  local what=$1 expected=$2 seen end=$((SECONDS + 20))
+  local what=$1 expected=$2 seen end=$((SECONDS + 20)) tries=0
   shift 2
   # shellcheck disable=SC2053
-  until seen=$("$@" 2>&1); [[ $seen = $expected ]] || ((SECONDS > end)); do sleep 0.1; done
+  until seen=$("$@" 2>&1); [[ $seen = $expected ]] || ((++tries > 20 && SECONDS > end)); do sleep 0.1; done
   is "$what" "$seen" "$expected"
 }
 

@@ -6,10 +6,11 @@
 use std::io;
 use std::time::Duration;
 
-use healthport::cli::Config;
+use healthport::config::Config;
 use healthport::daemon::{self, World};
 use healthport::gate::Port;
 use healthport::probe::{Code, Outcome};
+use healthport::report::Cycle;
 use healthport::signals::Wake;
 use log::Level;
 
@@ -52,6 +53,8 @@ impl World for Script {
     fn set_port(&mut self, open: bool) -> Vec<Port> {
         vec![if open { Port::Open } else { Port::Closed }]
     }
+
+    fn count(&mut self, _: &Cycle) {}
 
     fn log(&mut self, _: Level, _: &str) {}
 

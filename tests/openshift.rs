@@ -13,7 +13,8 @@ use common::{Healthport, Service, eventually, finish, is_open, own_address};
 /// The binary that the image and the MachineConfig carry.
 fn build_release() {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--locked"]);
+    // Where the Containerfile and the Butane file look for it.
+    cargo.args(["build", "--release", "--locked", "--target-dir", "target"]);
     // A caller's flags would make another binary than the one that ships.
     let cargo = cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -172,7 +172,10 @@ class Daemonset(unittest.TestCase):
     def test_requests_and_limits(self):
         self.assertEqual(
             CONTAINER["resources"],
-            {"requests": {"cpu": "10m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}},
+            {
+                "requests": {"cpu": "10m", "memory": "8Mi"},
+                "limits": {"cpu": "100m", "memory": "32Mi"},
+            },
         )
         self.assertIn("MemoryMax=32M\n", read("systemd/healthport@.service"))
 
@@ -211,15 +214,25 @@ class Monitoring(unittest.TestCase):
             cases = shutil.copy(ROOT / "tests/openshift/alerts.yaml", folder)
             self.assertIn("SUCCESS: 3 rules found", run("promtool", "check", "rules", rules))
             run("promtool", "test", "rules", cases)
-        tested = {case["alertname"] for test in yaml.safe_load(read("tests/openshift/alerts.yaml"))["tests"]
-                  for case in test["alert_rule_test"] if case["exp_alerts"]}
+        tested = {
+            case["alertname"]
+            for test in yaml.safe_load(read("tests/openshift/alerts.yaml"))["tests"]
+            for case in test["alert_rule_test"]
+            if case["exp_alerts"]
+        }
         self.assertEqual(tested, {rule["alert"] for rule in RULES["spec"]["groups"][0]["rules"]})
 
     def test_slow_means_half_of_the_timeout(self):
-        (slow,) = [rule for rule in RULES["spec"]["groups"][0]["rules"] if rule["alert"] == "HealthportProbeSlow"]
+        (slow,) = [
+            rule
+            for rule in RULES["spec"]["groups"][0]["rules"]
+            if rule["alert"] == "HealthportProbeSlow"
+        ]
         timeout = float(settings(CONTAINER["args"])["timeout"].removesuffix("s"))
         self.assertEqual(float(slow["expr"].split(">")[1]), timeout / 2)
-        self.assertIn(f"the timeout is {timeout:g} s", " ".join(slow["annotations"]["description"].split()))
+        self.assertIn(
+            f"the timeout is {timeout:g} s", " ".join(slow["annotations"]["description"].split())
+        )
 
 
 def get(address, path):
@@ -247,7 +260,10 @@ class Machineconfig(unittest.TestCase):
                 {
                     "variant": "",
                     "version": "",
-                    "metadata": {"name": "", "labels": {"machineconfiguration.openshift.io/role": ""}},
+                    "metadata": {
+                        "name": "",
+                        "labels": {"machineconfiguration.openshift.io/role": ""},
+                    },
                     "storage": {"files": [local, local]},
                     "systemd": {"units": [unit]},
                 }
@@ -289,12 +305,24 @@ class Machineconfig(unittest.TestCase):
             self.assertIn("Bogus", run("systemd-analyze", "verify", "--man=no", unit))
 
     def test_the_node_disruption_policy_covers_all_of_it(self):
-        comment = [line[4:] for line in read("openshift/machineconfig.bu").splitlines() if line.startswith("#   ")]
-        policy = yaml.safe_load("\n".join(comment[comment.index("apiVersion: operator.openshift.io/v1"):]))
-        self.assertEqual((policy["kind"], policy["metadata"]["name"]), ("MachineConfiguration", "cluster"))
+        comment = [
+            line[4:]
+            for line in read("openshift/machineconfig.bu").splitlines()
+            if line.startswith("#   ")
+        ]
+        policy = yaml.safe_load(
+            "\n".join(comment[comment.index("apiVersion: operator.openshift.io/v1") :])
+        )
+        self.assertEqual(
+            (policy["kind"], policy["metadata"]["name"]), ("MachineConfiguration", "cluster")
+        )
         policy = policy["spec"]["nodeDisruptionPolicy"]
         for file in BUTANE["storage"]["files"]:
-            covered = [entry for entry in policy["files"] if (file["path"] + "/").startswith(entry["path"] + "/")]
+            covered = [
+                entry
+                for entry in policy["files"]
+                if (file["path"] + "/").startswith(entry["path"] + "/")
+            ]
             self.assertEqual(len(covered), 1, file)
         self.assertEqual([entry["name"] for entry in policy["units"]], [UNIT["name"]])
         restart = [
@@ -320,7 +348,9 @@ class Readme(unittest.TestCase):
 
     def test_the_files_exist(self):
         named = set(re.findall(r"\bopenshift/[\w.]+\w", self.TEXT))
-        self.assertEqual(named, {str(path.relative_to(ROOT)) for path in (ROOT / "openshift").iterdir()})
+        self.assertEqual(
+            named, {str(path.relative_to(ROOT)) for path in (ROOT / "openshift").iterdir()}
+        )
 
     def test_the_commands_name_what_the_manifests_make(self):
         named = {
@@ -335,7 +365,9 @@ class Readme(unittest.TestCase):
         (out,) = POD["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
             "nodeSelectorTerms"
         ][0]["matchExpressions"]
-        self.assertEqual(set(re.findall(r"\bhealthport/out\S+?(?=[=-]$)", self.COMMANDS, re.M)), {out["key"]})
+        self.assertEqual(
+            set(re.findall(r"\bhealthport/out\S+?(?=[=-]$)", self.COMMANDS, re.M)), {out["key"]}
+        )
         for port in re.findall(r"\b18\d{3}\b", self.TEXT):
             self.assertIn(int(port), PORTS.values())
 
@@ -344,8 +376,14 @@ class Readme(unittest.TestCase):
         closes = int(re.search(r"closes (\d+)s after a bad answer", worst)[1])
         opens = int(re.search(r"opens (\d+)s after", worst)[1])
         gone, back = closes + 3 * 10, opens + 2 * 10
-        for line in [f"| T + {closes} s | serves | closed |", f"| T + {gone} s |", f"| R + {opens} s | serves | open |",
-                     f"| R + {back} s |", f"{45 - gone} s before it must |", f"back for {30 - back} s"]:
+        for line in [
+            f"| T + {closes} s | serves | closed |",
+            f"| T + {gone} s |",
+            f"| R + {opens} s | serves | open |",
+            f"| R + {back} s |",
+            f"{45 - gone} s before it must |",
+            f"back for {30 - back} s",
+        ]:
             self.assertIn(line, " ".join(self.TEXT.split()))
 
     def test_the_shell_can_read_the_commands(self):

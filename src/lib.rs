@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod dial;
 pub mod gate;
 pub mod health;
 pub mod metrics;

@@ -8,29 +8,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{Healthport, Service, eventually, finish, is_open, own_address};
-
-/// The binary that the image and the MachineConfig carry.
-fn build_release() {
-    let mut cargo = Command::new(env!("CARGO"));
-    // Where the Containerfile and the Butane file look for it.
-    cargo.args(["build", "--release", "--locked", "--target-dir", "target"]);
-    // A caller's flags would make another binary than the one that ships.
-    let cargo = cargo
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env_remove("RUSTFLAGS");
-    let status = cargo.stdin(Stdio::null()).status().expect("run cargo");
-    assert!(status.success(), "{status}");
-}
+use common::{Healthport, Service, eventually, finish, is_open, own_address, release};
 
 #[test]
 fn the_manifests_say_what_they_should() {
-    build_release();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(root.join("target/venv/bin/python"));
     python
         .arg(root.join("tests/openshift/check.py"))
-        .env("HEALTHPORT", root.join("target/release/healthport"));
+        .env("HEALTHPORT", release());
     let output = python.stdin(Stdio::null()).output().expect(
         "target/venv is missing: python3 -m venv target/venv && \
          target/venv/bin/pip install --requirement tests/openshift/requirements.txt",
@@ -50,7 +36,7 @@ struct Image {
 impl Image {
     /// Fails where buildah cannot run: an image that nobody built is not checked.
     fn build(name: &str) -> Image {
-        build_release();
+        release();
         let folder = std::env::temp_dir().join(format!("healthport-image-{name}"));
         let mut image = Image {
             folder,

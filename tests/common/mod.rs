@@ -5,15 +5,38 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_healthport");
+
+/// The binary that ships, built by the documented command.
+pub fn release() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        cargo(&["build", "--release", "--locked"]);
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        target.join("release/healthport")
+    })
+}
+
+/// What cargo prints.
+pub fn cargo(args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // A caller's flags would make another binary than the one that ships.
+    let command = command.env_remove("RUSTFLAGS").stdin(Stdio::null());
+    let output = command.output().expect("run cargo");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo {args:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
 
 /// How long a story waits for what must happen. Far more than anything takes:
 /// it only bounds a failure.

@@ -37,8 +37,8 @@ impl Lookup {
             Error::Other(format!("cannot look up {host}: {error}").into())
         };
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let receiver = match pending.take() {
-            Some(receiver) => receiver,
+        let (receiver, is_late) = match pending.take() {
+            Some(receiver) => (receiver, true),
             None => {
                 let (sender, receiver) = mpsc::channel();
                 let name = (host.to_string(), port);
@@ -47,10 +47,13 @@ impl Lookup {
                     .name("lookup".to_string())
                     .spawn(look_up);
                 thread.map_err(|error| failed(&error))?;
-                receiver
+                (receiver, false)
             }
         };
         match receiver.recv_timeout(timeout) {
+            // It took longer than a probe may: in what way it failed in the end is
+            // no news, and would be a line in the log every time.
+            Ok(Err(_)) if is_late => Err(Error::Timeout(Timeout::Resolve)),
             Ok(addresses) => addresses.map_err(|error| failed(&error)),
             Err(RecvTimeoutError::Timeout) => {
                 *pending = Some(receiver);

@@ -166,11 +166,9 @@ fn parse(text: &str) -> HashMap<String, f64> {
 #[test]
 fn every_series_is_there_from_the_start() {
     let (healthport, _service, metrics) = start(&[]);
-    assert_eq!(
-        healthport.status("Threads"),
-        2,
-        "the loop and the responder"
-    );
+    eventually("the loop and the responder", || {
+        healthport.status("Threads") == 2
+    });
     let series = parse(&scrape(metrics));
     let names = [
         "healthport_up",
@@ -485,6 +483,28 @@ fn slow_clients_are_cut_and_gone_clients_are_nothing() {
     );
 }
 
+/// A liveness probe among clients that say nothing: one by one they would make it
+/// wait for a second each.
+#[test]
+fn silent_clients_do_not_make_a_liveness_probe_wait() {
+    let (healthport, _service, metrics) = start(&[]);
+    let silent: Vec<_> = (0..60)
+        .map(|_| TcpStream::connect(metrics).unwrap())
+        .collect();
+    let start = Instant::now();
+    assert!(get(metrics, "/livez").starts_with("HTTP/1.1 200 "));
+    // Sixteen at a time: about 4 s. One by one: 60 s.
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    // Some may be on their way out.
+    assert!(healthport.status("Threads") < 2 + 32);
+    drop(silent);
+    eventually("the threads are gone", || healthport.status("Threads") == 2);
+}
+
 /// Clients that say nothing, or never read, while the service comes and goes.
 #[test]
 fn no_client_delays_the_port() {
@@ -512,6 +532,7 @@ fn ten_thousand_scrapes_leave_nothing() {
     let (healthport, _service, metrics) = start(&[]);
     let scrapes = |count| (0..count).for_each(|_| assert!(scrape(metrics).len() > 1000));
     scrapes(500);
+    eventually("its thread is gone", || healthport.status("Threads") == 2);
     let before = (healthport.descriptors(), healthport.status("Threads"));
     let memory = healthport.status("VmRSS");
     scrapes(10_000);

@@ -305,13 +305,17 @@ impl OptionValue<'_> {
 fn duration(text: &str) -> Option<Duration> {
     let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(unit);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
+    let unit: u64 = match unit {
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
         _ => return None,
     };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let tenths = 10_u64.checked_pow(fraction.len().try_into().ok()?)?;
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    let fraction = fraction.parse::<u64>().ok()?.checked_mul(unit)? / tenths;
+    Some(Duration::from_nanos(whole.checked_add(fraction)?))
 }
 
 fn url(text: &str) -> Option<Uri> {

@@ -85,7 +85,7 @@ struct Scripted<'a> {
     tally: &'a mut Tally,
 
     // The script. "1 in n" is never if n is 0.
-    cycles_left: u32,
+    cycles: u32,
     /// The longest time for an answer, from connect to its last byte.
     answer: Duration,
     /// How long the service keeps one state, at most.
@@ -106,12 +106,18 @@ struct Scripted<'a> {
     doors: Vec<Door>,
     lease: Duration,
 
-    // What the invariants look at; times of `awake` but for the first.
+    // What the invariants look at.
+    /// Start and end of the last probe.
+    started: Duration,
     probed: Duration,
-    /// Good probes in a row since the start or the lease's end.
-    run: u32,
-    earned: bool,
-    /// Since when the service is ready, or not.
+    /// Probes since a stall or a report, after which one may come early.
+    calm: u32,
+    /// Good and bad probes in a row since the start or the lease's end.
+    good: u32,
+    bad: u32,
+    /// What they make of the service.
+    up: bool,
+    /// Since when the service is ready, or not; this and the next by `awake`.
     service_since: Duration,
     has_hung: bool,
     drained_since: Duration,
@@ -119,6 +125,7 @@ struct Scripted<'a> {
     excused: Duration,
     alive: Duration,
     signs_of_life: u32,
+    probes: u32,
     reports: u32,
 }
 
@@ -189,7 +196,7 @@ impl<'a> Scripted<'a> {
             config,
             tells,
             tally,
-            cycles_left: random.u32(10..=40),
+            cycles: random.u32(10..=40),
             answer: match random.u8(..4) {
                 0 => config.timeout - Duration::from_micros(1),
                 1 => fastest - Duration::from_micros(1),
@@ -209,15 +216,19 @@ impl<'a> Scripted<'a> {
             doors: config.listen.iter().map(door).collect(),
             lease: config.max_age,
             probed: Duration::ZERO,
-            run: 0,
-            earned: false,
+            good: 0,
+            bad: 0,
+            up: false,
             service_since: Duration::ZERO,
             has_hung: false,
             drained_since: Duration::ZERO,
             excused: Duration::ZERO,
             alive: Duration::ZERO,
             signs_of_life: 0,
+            probes: 0,
             reports: 0,
+            started: Duration::ZERO,
+            calm: 0,
             random,
         }
     }
@@ -243,6 +254,7 @@ impl<'a> Scripted<'a> {
         if one_in(&mut self.random, self.stalls) {
             let time = up_to(&mut self.random, 2 * self.config.max_age);
             self.say(|| format!("stalls for {time:?}"));
+            self.calm = 0;
             self.run_for(time, true);
             self.excused = self.awake;
         }
@@ -251,12 +263,12 @@ impl<'a> Scripted<'a> {
     fn run_for(&mut self, time: Duration, stalled: bool) {
         let end = self.now + time;
         while self.now < end {
-            let next = end.min(self.service_until).min(self.drained_until);
-            let next = self
-                .doors
-                .iter()
-                .filter(|door| door.open)
-                .fold(next, |next, door| next.min(door.dies).min(self.lease));
+            let mut next = end.min(self.service_until).min(self.drained_until);
+            for door in self.doors.iter().filter(|door| door.open) {
+                next = next.min(door.dies).min(self.lease);
+            }
+            // A port opened after its lease closes at once.
+            let next = next.max(self.now);
             if !stalled {
                 self.awake += next - self.now;
             }
@@ -311,7 +323,11 @@ impl<'a> Scripted<'a> {
         // Answers that take longer than the interval set the pace.
         let late = self.answer.saturating_sub(config.interval);
         if self.is_open() {
-            assert!(self.earned, "open before {} good in a row", config.rise);
+            let (rise, fall) = (config.rise, config.fall);
+            assert!(
+                self.up,
+                "open without {rise} good, or after {fall} bad in a row"
+            );
             let age = self.now - self.probed;
             assert!(age <= config.max_age, "open {age:?} after the last probe");
             let open_for = self.awake - self.service_since;
@@ -351,7 +367,14 @@ impl World for Scripted<'_> {
 
     fn probe(&mut self) -> Outcome {
         self.tally.cycles += 1;
-        self.cycles_left -= 1;
+        self.probes += 1;
+        let (gap, interval) = (self.now - self.started, self.config.interval);
+        assert!(
+            self.calm < 2 || gap >= interval,
+            "a burst: {gap:?} after the last probe"
+        );
+        self.started = self.now;
+        self.calm += 1;
         let end = self.now + self.config.timeout;
         let answer = up_to(&mut self.random, self.answer);
         let arrival = self.random.u32(1..100) * answer / 100;
@@ -371,7 +394,10 @@ impl World for Scripted<'_> {
             _ => Code::Timeout,
         };
         self.tally.hung += u64::from(code == Code::Timeout);
-        self.run = if code == Code::Ok { self.run + 1 } else { 0 };
+        (self.good, self.bad) = match code {
+            Code::Ok => (self.good + 1, 0),
+            _ => (0, self.bad + 1),
+        };
         Outcome {
             code,
             status: None,
@@ -397,10 +423,11 @@ impl World for Scripted<'_> {
                 door.held = false;
                 door.turn(false);
             }
-            self.run = self.run.min(1);
-            self.earned = false;
+            self.good = self.good.min(1);
+            self.up = false;
         }
-        self.earned |= self.run >= self.config.rise;
+        self.up |= self.good >= self.config.rise;
+        self.up &= self.bad < self.config.fall;
         in_time
     }
 
@@ -477,11 +504,12 @@ impl World for Scripted<'_> {
         for door in &self.doors {
             assert_eq!(door.told, door.held, "the log is wrong on {}", door.address);
         }
-        if self.cycles_left == 0 {
+        if self.probes >= self.cycles {
             return Wake::Stop("SIGTERM");
         }
         if one_in(&mut self.random, 50) {
             self.reports += 1;
+            self.calm = 0;
             self.pass(time / 2);
             return Wake::Report;
         }

@@ -58,10 +58,11 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
 
     let mut due = world.now();
     loop {
+        // Before the probe: a disk that hangs would make its answer old.
+        let drained = world.drained();
         let start = world.now();
         let outcome = world.probe();
         let took = world.now() - start;
-        let drained = world.drained();
         let lapsed = !world.renew();
         if lapsed {
             health.reset();

@@ -305,17 +305,22 @@ impl OptionValue<'_> {
 fn duration(text: &str) -> Option<Duration> {
     let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(unit);
-    let unit: u64 = match unit {
+    let unit = match unit {
         "ms" => 1_000_000,
         "s" => 1_000_000_000,
         "m" => 60_000_000_000,
         _ => return None,
     };
+    // Nine digits of a second are nanoseconds.
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let tenths = 10_u64.checked_pow(fraction.len().try_into().ok()?)?;
-    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
-    let fraction = fraction.parse::<u64>().ok()?.checked_mul(unit)? / tenths;
-    Some(Duration::from_nanos(whole.checked_add(fraction)?))
+    let digits = u32::try_from(fraction.len())
+        .ok()
+        .filter(|&digits| digits <= 9)?;
+    let whole = u128::from(whole.parse::<u64>().ok()?) * unit;
+    let fraction = u128::from(fraction.parse::<u64>().ok()?) * unit / 10_u128.pow(digits);
+    u64::try_from(whole + fraction)
+        .ok()
+        .map(Duration::from_nanos)
 }
 
 fn url(text: &str) -> Option<Uri> {

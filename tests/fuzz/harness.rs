@@ -100,16 +100,19 @@ pub fn values(bytes: &[u8]) -> bool {
     accepted || list.is_some()
 }
 
-/// Digits with at most one point, and a unit.
+/// Digits, perhaps a point and up to nine more, and a unit.
 fn nanoseconds(text: &str) -> Option<u128> {
     let (number, unit) = match text {
         _ if text.ends_with("ms") => (text.strip_suffix("ms")?, 1_000_000),
         _ if text.ends_with('s') => (text.strip_suffix('s')?, 1_000_000_000),
         _ => (text.strip_suffix('m')?, 60_000_000_000),
     };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = [whole, fraction].concat();
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(fraction) || whole.is_empty() {
+        return None;
+    }
+    if !(1..=9).contains(&fraction.len()) {
         return None;
     }
     let whole = whole.trim_start_matches('0');

@@ -14,9 +14,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::metrics;
+use crate::lease::Lease;
 
 /// The state of one listening address after [`Gate::set`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,7 +227,6 @@ pub fn is_passing(error: &io::Error) -> bool {
             | NetworkUnreachable
             | HostUnreachable
             | TimedOut
-            | PermissionDenied
     )
 }
 
@@ -276,65 +275,12 @@ pub struct Visits {
 impl Visits {
     fn add(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.last.store(metrics::now(), Ordering::Relaxed);
+        self.last.store(unix_millis(), Ordering::Relaxed);
     }
 }
 
-/// Until when the port may stay open.
-#[derive(Debug)]
-pub struct Lease {
-    start: Instant,
-    max_age: Duration,
-    /// Nanoseconds since `start` (enough for 584 years); 0 = has run out.
-    deadline: AtomicU64,
-}
-
-impl Lease {
-    fn new(max_age: Duration) -> Lease {
-        Lease {
-            start: Instant::now(),
-            max_age,
-            deadline: AtomicU64::new(nanoseconds(max_age)),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        nanoseconds(self.start.elapsed())
-    }
-
-    /// Whether the loop makes progress: it has not run out.
-    pub fn is_running(&self) -> bool {
-        self.deadline.load(Ordering::SeqCst) > self.now()
-    }
-
-    /// Starts anew; false if it had run out, whether or not a helper noticed.
-    fn renew(&self) -> bool {
-        let now = self.now();
-        let before = self
-            .deadline
-            .swap(now + nanoseconds(self.max_age), Ordering::SeqCst);
-        before > now
-    }
-
-    /// What is left, or nothing from the moment it has run out until renewed.
-    fn left(&self) -> Option<Duration> {
-        let deadline = self.deadline.load(Ordering::SeqCst);
-        let left = deadline.saturating_sub(self.now());
-        if left > 0 {
-            return Some(Duration::from_nanos(left));
-        }
-        // Only the deadline that was looked at may run out, not one that the
-        // loop has just set.
-        match self
-            .deadline
-            .compare_exchange(deadline, 0, Ordering::SeqCst, Ordering::SeqCst)
-        {
-            Ok(_) => None,
-            Err(_) => self.left(),
-        }
-    }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
+/// Now, in milliseconds since 1970.
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

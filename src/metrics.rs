@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::gate::{Gate, Lease, Port, Visits};
+use crate::gate::{Gate, Port, Visits, unix_millis};
+use crate::lease::Lease;
 use crate::probe::Code;
 use crate::report::Cycle;
 
@@ -48,21 +48,13 @@ pub struct Metrics {
     last_success: AtomicU64,
 }
 
-/// Milliseconds since 1970.
-pub fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Metrics {
     /// All zero, for this gate.
     pub fn new(gate: &Gate) -> Metrics {
         Metrics {
             lease: gate.lease(),
             visits: gate.visits(),
-            started: now(),
+            started: unix_millis(),
             open: AtomicBool::default(),
             success: AtomicBool::default(),
             drained: AtomicBool::default(),
@@ -79,7 +71,7 @@ impl Metrics {
         }
     }
 
-    /// Counts one cycle of the loop; `now` is [`now`].
+    /// Counts one cycle of the loop; `now` is [`unix_millis`].
     pub fn count(&self, cycle: &Cycle, now: u64) {
         let outcome = cycle.outcome;
         let micros = cycle.took.as_micros();

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BINARY, Healthport, PATIENCE, Service, eventually, finish, own_address};
-use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use common::{BINARY, Healthport, PATIENCE, Service, eventually, finish, own_address, small_pipe};
+use rustix::process::Signal;
 
 /// A healthport with --metrics-listen, its service, and where to ask.
 fn start(args: &[&str]) -> (Healthport, Service, SocketAddr) {
@@ -549,8 +549,7 @@ fn a_stalled_loop_still_answers_and_says_so() {
     let service = Service::router(address);
     service.ready();
     let metrics = SocketAddr::new(address, 9100);
-    let (_log, stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    rustix::pipe::fcntl_setpipe_size(&stderr, 4096).unwrap();
+    let (_log, stderr) = small_pipe();
     let listen = metrics.to_string();
     let args = [
         "--metrics-listen",
@@ -582,31 +581,13 @@ fn a_stalled_loop_still_answers_and_says_so() {
 #[test]
 fn exhausted_descriptors_are_no_spin() {
     let (healthport, _service, metrics) = start(&["--interval", "1m"]);
-    let limit = |current| {
-        let limit = Rlimit {
-            current: Some(current),
-            maximum: Some(4096),
-        };
-        prlimit(Some(healthport.pid()), Resource::Nofile, limit).expect("set RLIMIT_NOFILE");
-    };
-    let ticks = || {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", healthport.child.id())).unwrap();
-        let fields: Vec<_> = stat
-            .rsplit_once(')')
-            .unwrap()
-            .1
-            .split_whitespace()
-            .collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    limit(3);
+    healthport.limit_descriptors(3);
     let mut waiting = TcpStream::connect(metrics).unwrap();
     waiting.write_all(b"GET /livez HTTP/1.1\r\n\r\n").unwrap();
-    let before = ticks();
+    let before = healthport.cpu_ticks();
     thread::sleep(Duration::from_millis(500));
-    assert!(ticks() - before < 25, "it spins");
-    limit(1024);
+    assert!(healthport.cpu_ticks() - before < 25, "it spins");
+    healthport.limit_descriptors(1024);
     waiting.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();

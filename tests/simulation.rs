@@ -125,6 +125,7 @@ struct Scripted<'a> {
     excused: Duration,
     alive: Duration,
     signs_of_life: u32,
+    is_warned: bool,
     probes: u32,
     reports: u32,
 }
@@ -225,6 +226,7 @@ impl<'a> Scripted<'a> {
             excused: Duration::ZERO,
             alive: Duration::ZERO,
             signs_of_life: 0,
+            is_warned: false,
             probes: 0,
             reports: 0,
             started: Duration::ZERO,
@@ -466,7 +468,9 @@ impl World for Scripted<'_> {
         ports
     }
 
-    fn count(&mut self, _: &Cycle) {}
+    fn count(&mut self, cycle: &Cycle) {
+        assert_eq!(cycle.took, self.probed - self.started);
+    }
 
     fn log(&mut self, level: Level, line: &str) {
         self.say(|| format!("log: {line}"));
@@ -474,6 +478,7 @@ impl World for Scripted<'_> {
         let lost = level == Level::Error && line.contains("cannot accept on");
         let stood_still = level == Level::Error && line.contains("no probe ended");
         let stopping = line.starts_with("SIGTERM: port closed");
+        self.is_warned |= line.contains("WatchdogSec=");
         for door in &mut self.doors {
             if line.starts_with("port open on") && is_named(door) {
                 door.tell(true);
@@ -540,6 +545,9 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
             u128::from(signs) <= most,
             "{signs} signs of life, {most} allowed"
         );
+        // The warning is there if a hang of the service can look like ours.
+        let longest_pause = watchdog / 4 + config.timeout;
+        assert_eq!(world.is_warned, longest_pause >= watchdog);
     }
 }
 

@@ -106,7 +106,12 @@ struct Scripted<'a> {
     doors: Vec<Door>,
     lease: Duration,
 
-    // What the invariants look at.
+    seen: Seen,
+}
+
+/// What the invariants look at.
+#[derive(Debug, Default)]
+struct Seen {
     /// Start and end of the last probe.
     started: Duration,
     probed: Duration,
@@ -125,6 +130,8 @@ struct Scripted<'a> {
     excused: Duration,
     alive: Duration,
     signs_of_life: u32,
+    is_warned: bool,
+    is_stopped: bool,
     probes: u32,
     reports: u32,
 }
@@ -215,20 +222,7 @@ impl<'a> Scripted<'a> {
             drained_until: [Duration::ZERO, Duration::MAX][random.usize(..2)],
             doors: config.listen.iter().map(door).collect(),
             lease: config.max_age,
-            probed: Duration::ZERO,
-            good: 0,
-            bad: 0,
-            up: false,
-            service_since: Duration::ZERO,
-            has_hung: false,
-            drained_since: Duration::ZERO,
-            excused: Duration::ZERO,
-            alive: Duration::ZERO,
-            signs_of_life: 0,
-            probes: 0,
-            reports: 0,
-            started: Duration::ZERO,
-            calm: 0,
+            seen: Seen::default(),
             random,
         }
     }
@@ -254,9 +248,9 @@ impl<'a> Scripted<'a> {
         if one_in(&mut self.random, self.stalls) {
             let time = up_to(&mut self.random, 2 * self.config.max_age);
             self.say(|| format!("stalls for {time:?}"));
-            self.calm = 0;
+            self.seen.calm = 0;
             self.run_for(time, true);
-            self.excused = self.awake;
+            self.seen.excused = self.awake;
         }
     }
 
@@ -283,35 +277,29 @@ impl<'a> Scripted<'a> {
         for door in &mut self.doors {
             if door.open && door.dies.min(self.lease) <= self.now {
                 self.tally.died += u64::from(door.dies <= self.now);
-                self.excused = self.awake;
+                self.seen.excused = self.awake;
                 door.turn(false);
             }
         }
         if self.service_until <= self.now {
-            let states = [
-                Service::Ready,
-                Service::NotReady,
-                Service::Hung,
-                Service::Gone,
-            ];
+            let others = [Service::NotReady, Service::Hung, Service::Gone];
             let was = self.service;
             // Ready half of the time: there is more to see.
-            self.service = match was {
-                Service::Ready => states[self.random.usize(1..4)],
-                _ if self.random.bool() => Service::Ready,
-                _ => states[self.random.usize(1..4)],
+            self.service = match was != Service::Ready && self.random.bool() {
+                true => Service::Ready,
+                false => others[self.random.usize(..3)],
             };
             self.service_until = self.now + up_to(&mut self.random, self.patience);
             if (was == Service::Ready) != (self.service == Service::Ready) {
-                self.service_since = self.awake;
-                self.has_hung = false;
+                self.seen.service_since = self.awake;
+                self.seen.has_hung = false;
             }
-            self.has_hung |= self.service == Service::Hung;
+            self.seen.has_hung |= self.service == Service::Hung;
             self.say(|| format!("the service is {:?}", self.service));
         }
         if self.drained_until <= self.now {
             self.drained = !self.drained;
-            self.drained_since = self.awake;
+            self.seen.drained_since = self.awake;
             self.drained_until = self.now + up_to(&mut self.random, self.patience);
             self.say(|| format!("the drain file exists: {}", self.drained));
         }
@@ -325,13 +313,13 @@ impl<'a> Scripted<'a> {
         if self.is_open() {
             let (rise, fall) = (config.rise, config.fall);
             assert!(
-                self.up,
+                self.seen.up,
                 "open without {rise} good, or after {fall} bad in a row"
             );
-            let age = self.now - self.probed;
+            let age = self.now - self.seen.probed;
             assert!(age <= config.max_age, "open {age:?} after the last probe");
-            let open_for = self.awake - self.service_since;
-            let bound = match (self.service, self.has_hung) {
+            let open_for = self.awake - self.seen.service_since;
+            let bound = match (self.service, self.seen.has_hung) {
                 (Service::Ready, _) => Duration::MAX,
                 (_, true) => config.closes_after_hang() + self.answer,
                 (_, false) => config.closes_after_bad() + late * config.fall + self.answer,
@@ -340,7 +328,7 @@ impl<'a> Scripted<'a> {
                 open_for <= bound,
                 "open {open_for:?} after the service was ready last, {bound:?} allowed"
             );
-            let open_for = self.awake - self.drained_since;
+            let open_for = self.awake - self.seen.drained_since;
             let bound = config.interval.max(config.timeout) + config.timeout;
             assert!(
                 !self.drained || open_for <= bound,
@@ -349,7 +337,11 @@ impl<'a> Scripted<'a> {
         }
         let should_open = self.service == Service::Ready && !self.drained && !stalled;
         if should_open && self.doors.iter().any(|door| !door.open) {
-            let since = self.service_since.max(self.drained_since).max(self.excused);
+            let since = self
+                .seen
+                .service_since
+                .max(self.seen.drained_since)
+                .max(self.seen.excused);
             let closed_for = self.awake - since;
             let bound = config.opens_after() + late * config.rise + self.answer;
             assert!(
@@ -367,14 +359,14 @@ impl World for Scripted<'_> {
 
     fn probe(&mut self) -> Outcome {
         self.tally.cycles += 1;
-        self.probes += 1;
-        let (gap, interval) = (self.now - self.started, self.config.interval);
+        self.seen.probes += 1;
+        let (gap, interval) = (self.now - self.seen.started, self.config.interval);
         assert!(
-            self.calm < 2 || gap >= interval,
+            self.seen.calm < 2 || gap >= interval,
             "a burst: {gap:?} after the last probe"
         );
-        self.started = self.now;
-        self.calm += 1;
+        self.seen.started = self.now;
+        self.seen.calm += 1;
         let end = self.now + self.config.timeout;
         let answer = up_to(&mut self.random, self.answer);
         let arrival = self.random.u32(1..100) * answer / 100;
@@ -385,7 +377,7 @@ impl World for Scripted<'_> {
         let found = self.service;
         self.pass((answer - arrival).min(end - self.now));
         self.stall();
-        self.probed = self.now;
+        self.seen.probed = self.now;
         let in_time = self.now < end;
         let code = match found {
             Service::Ready if in_time => Code::Ok,
@@ -394,9 +386,9 @@ impl World for Scripted<'_> {
             _ => Code::Timeout,
         };
         self.tally.hung += u64::from(code == Code::Timeout);
-        (self.good, self.bad) = match code {
-            Code::Ok => (self.good + 1, 0),
-            _ => (0, self.bad + 1),
+        (self.seen.good, self.seen.bad) = match code {
+            Code::Ok => (self.seen.good + 1, 0),
+            _ => (0, self.seen.bad + 1),
         };
         Outcome {
             code,
@@ -423,11 +415,11 @@ impl World for Scripted<'_> {
                 door.held = false;
                 door.turn(false);
             }
-            self.good = self.good.min(1);
-            self.up = false;
+            self.seen.good = self.seen.good.min(1);
+            self.seen.up = false;
         }
-        self.up |= self.good >= self.config.rise;
-        self.up &= self.bad < self.config.fall;
+        self.seen.up |= self.seen.good >= self.config.rise;
+        self.seen.up &= self.seen.bad < self.config.fall;
         in_time
     }
 
@@ -442,13 +434,13 @@ impl World for Scripted<'_> {
                 Port::Closed
             } else if door.held && !door.open {
                 door.held = false;
-                self.excused = self.awake;
+                self.seen.excused = self.awake;
                 Port::Failed(format!("cannot accept on {address}: EMFILE"))
             } else if door.held {
                 Port::Open
             } else if one_in(&mut self.random, self.refusals) {
                 self.tally.refused += 1;
-                self.excused = self.awake;
+                self.seen.excused = self.awake;
                 let why = ["in use", "not there"][self.random.usize(..2)];
                 Port::Failed(format!("cannot listen on {address}: {why}"))
             } else {
@@ -466,7 +458,9 @@ impl World for Scripted<'_> {
         ports
     }
 
-    fn count(&mut self, _: &Cycle) {}
+    fn count(&mut self, cycle: &Cycle) {
+        assert_eq!(cycle.took, self.seen.probed - self.seen.started);
+    }
 
     fn log(&mut self, level: Level, line: &str) {
         self.say(|| format!("log: {line}"));
@@ -474,6 +468,7 @@ impl World for Scripted<'_> {
         let lost = level == Level::Error && line.contains("cannot accept on");
         let stood_still = level == Level::Error && line.contains("no probe ended");
         let stopping = line.starts_with("SIGTERM: port closed");
+        self.seen.is_warned |= line.contains("WatchdogSec=");
         for door in &mut self.doors {
             if line.starts_with("port open on") && is_named(door) {
                 door.tell(true);
@@ -488,14 +483,14 @@ impl World for Scripted<'_> {
 
     fn notify(&mut self, assignments: &str) -> io::Result<()> {
         if let (Some(watchdog), true) = (self.watchdog, assignments.contains("WATCHDOG=1")) {
-            let pause = self.awake - self.alive;
+            let pause = self.awake - self.seen.alive;
             let bound = watchdog / 4 + self.config.timeout;
             assert!(
                 pause <= bound,
                 "{pause:?} without a sign of life, {bound:?} allowed"
             );
-            self.alive = self.awake;
-            self.signs_of_life += u32::from(assignments == "WATCHDOG=1");
+            self.seen.alive = self.awake;
+            self.seen.signs_of_life += u32::from(assignments == "WATCHDOG=1");
         }
         Ok(())
     }
@@ -504,12 +499,14 @@ impl World for Scripted<'_> {
         for door in &self.doors {
             assert_eq!(door.told, door.held, "the log is wrong on {}", door.address);
         }
-        if self.probes >= self.cycles {
+        if self.seen.probes >= self.cycles {
+            assert!(!self.seen.is_stopped, "it goes on after SIGTERM");
+            self.seen.is_stopped = true;
             return Wake::Stop("SIGTERM");
         }
         if one_in(&mut self.random, 50) {
-            self.reports += 1;
-            self.calm = 0;
+            self.seen.reports += 1;
+            self.seen.calm = 0;
             self.pass(time / 2);
             return Wake::Report;
         }
@@ -534,12 +531,16 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
     // A fast loop does not make systemd work at its pace: two signs of life are
     // an eighth of WatchdogSec apart on average, or more.
     if let Some(watchdog) = world.watchdog {
-        let most = world.now.as_nanos() * 8 / watchdog.as_nanos() + 2 + u128::from(world.reports);
-        let signs = world.signs_of_life;
+        let most =
+            world.now.as_nanos() * 8 / watchdog.as_nanos() + 2 + u128::from(world.seen.reports);
+        let signs = world.seen.signs_of_life;
         assert!(
             u128::from(signs) <= most,
             "{signs} signs of life, {most} allowed"
         );
+        // The warning is there if a hang of the service can look like ours.
+        let longest_pause = watchdog / 4 + config.timeout;
+        assert_eq!(world.seen.is_warned, longest_pause >= watchdog);
     }
 }
 

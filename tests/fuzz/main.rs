@@ -2,10 +2,10 @@
 //! thousands of inputs that are made from it. To go further with cargo-fuzz
 //! (`cargo install cargo-fuzz --locked`, and a nightly compiler):
 //!
-//!     mkdir -p target/corpus
-//!     cargo +nightly fuzz run --fuzz-dir tests/fuzz TARGET target/corpus tests/fuzz/corpus/TARGET
+//!     mkdir -p target/corpus/TARGET
+//!     cargo +nightly fuzz run --fuzz-dir tests/fuzz TARGET target/corpus/TARGET tests/fuzz/corpus/TARGET
 //!
-//! TARGET is a folder of tests/fuzz/corpus; what is found goes to target/corpus.
+//! TARGET is a folder of tests/fuzz/corpus; what is new goes below target/.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod harness;

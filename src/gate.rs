@@ -70,9 +70,7 @@ impl Gate {
         if in_time || self.doors.iter().all(|door| door.listening.is_none()) {
             return true;
         }
-        for door in &mut self.doors {
-            door.close();
-        }
+        self.close();
         false
     }
 
@@ -80,16 +78,26 @@ impl Gate {
     /// the addresses. One that could not be opened is tried again by the next
     /// call, and never at another address.
     pub fn set(&mut self, open: bool) -> Vec<Port> {
-        let turn = |door: &mut Door| match open {
-            false => {
-                door.close();
-                Port::Closed
-            }
-            true => door
-                .open(&self.lease, &self.visits)
-                .map_or_else(Port::Failed, |()| Port::Open),
+        if !open {
+            self.close();
+            return vec![Port::Closed; self.doors.len()];
+        }
+        let (lease, visits) = (&self.lease, &self.visits);
+        let open = |door: &mut Door| match door.open(lease, visits) {
+            Ok(()) => Port::Open,
+            Err(sentence) => Port::Failed(sentence),
         };
-        self.doors.iter_mut().map(turn).collect()
+        self.doors.iter_mut().map(open).collect()
+    }
+
+    /// First all sockets, then the helpers: no port stays open while the helper
+    /// of another one ends.
+    fn close(&mut self) {
+        let listening = self.doors.iter().filter_map(|door| door.listening.as_ref());
+        listening.for_each(|listening| listening.socket.close());
+        for door in &mut self.doors {
+            door.close();
+        }
     }
 }
 
@@ -97,7 +105,7 @@ impl Drop for Gate {
     /// The helpers own the listeners: without this they would live on until the
     /// lease runs out.
     fn drop(&mut self) {
-        self.set(false);
+        self.close();
     }
 }
 

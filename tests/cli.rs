@@ -409,6 +409,14 @@ fn every_word_is_taken() {
 }
 
 #[test]
+fn once_is_one_probe() {
+    // Nobody listens on port 1.
+    let (code, stdout, _) = run(&["--once", "--url", "http://127.0.0.1:1/"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("connect: "), "{stdout}");
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     for args in [["-h"], ["--help"]] {
         let (code, stdout, stderr) = run(&args);

@@ -13,6 +13,9 @@ use crate::common::{BINARY, NOT_READY, READY, own_address};
 use crate::floor;
 use crate::kernel::Kernel;
 
+/// Not 18898: a healthport with its defaults has that on every address.
+const FIRST_PORT: u16 = 18900;
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     Healthport,
@@ -102,7 +105,7 @@ impl Subject {
     ) -> Subject {
         let address = own_address();
         let ports: Vec<SocketAddr> = (0..listeners)
-            .map(|number| (address, 18898 + number).into())
+            .map(|number| (address, FIRST_PORT + number).into())
             .collect();
         let mut command = command(kind, service.address, interval, address, &ports);
         command.stdin(Stdio::null()).stderr(Stdio::null());

@@ -33,7 +33,8 @@ impl Kernel {
         Kernel(socket.expect("open a netlink socket"))
     }
 
-    /// Whether a connect to this address of IPv4 would succeed.
+    /// Whether somebody listens on this very address of IPv4 (not on 0.0.0.0,
+    /// as a healthport with its defaults would).
     pub fn listens(&self, address: SocketAddr) -> bool {
         self.ask(address).expect("ask the kernel for a socket")
     }
@@ -60,7 +61,10 @@ impl Kernel {
         let (length, _) = recv(&self.0, &mut reply[..], RecvFlags::empty())?;
         let kind = u16::from_ne_bytes([reply[4], reply[5]]);
         match (kind, &reply[16..length]) {
-            (BY_FAMILY, [_, state, ..]) => Ok(*state == LISTEN),
+            // inet_diag_msg: family, state, 2 bytes, 2 ports, the local address.
+            (BY_FAMILY, [_, state, _, _, _, _, _, _, local @ ..]) => {
+                Ok(*state == LISTEN && local.starts_with(&ip.octets()))
+            }
             (ERROR, errno) if errno.starts_with(&NOT_FOUND) => Ok(false),
             (_, message) => panic!("the kernel answered {kind}: {message:?}"),
         }

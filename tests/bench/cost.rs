@@ -1,0 +1,177 @@
+//! What a cycle and a running program cost.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::BINARY;
+use crate::kernel::Kernel;
+use crate::subject::{Kind, Service, Subject};
+use crate::table::{head, median, ratio, row};
+
+const INTERVAL: Duration = Duration::from_millis(10);
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(2);
+const STEADY: Duration = Duration::from_secs(20);
+const PROBES: [usize; 3] = [1_000, 10_000, 100_000];
+
+fn open(kind: Kind, interval: Duration) -> (Service, Subject) {
+    let service = Service::new();
+    let subject = Subject::start(kind, &service, interval);
+    subject.opens(&service, &Kernel::new());
+    (service, subject)
+}
+
+/// CPU time of a cycle in microseconds.
+pub fn cpu(service: &Service, subject: &Subject) -> f64 {
+    service.answer_for(Duration::from_millis(200));
+    let before = subject.cpu();
+    let probes = service.answer_for(ROUND).len();
+    (subject.cpu() - before) / probes as f64 * 1e6
+}
+
+/// What strace counts: system calls of a cycle, and processes started by it.
+fn calls(kind: Kind) -> (f64, f64) {
+    let (service, subject) = open(kind, INTERVAL);
+    let summary = env::temp_dir().join(format!("healthport-bench-{}", subject.id()));
+    let mut strace = Command::new("strace")
+        .args(["--follow-forks", "--summary-only", "--output"])
+        .arg(&summary)
+        .args(["--attach", &subject.id().to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start strace");
+    let end = Instant::now() + Duration::from_secs(10);
+    while subject.status("TracerPid") == 0.0 {
+        assert!(Instant::now() < end, "strace does not attach");
+        service.answer(true);
+    }
+    let probes = service.answer_for(ROUND).len() as f64;
+    kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
+    strace.wait().unwrap();
+    let text = fs::read_to_string(&summary).unwrap();
+    fs::remove_file(&summary).unwrap();
+    let of = |names: &[&str]| -> f64 {
+        let lines = text.lines().map(|line| line.split_whitespace());
+        let lines = lines.filter(|line| names.contains(&line.clone().last().unwrap_or("")));
+        lines
+            .map(|mut line| line.nth(3).unwrap().parse::<f64>().unwrap())
+            // The sum of nothing would be -0.
+            .fold(0.0, |sum, calls| sum + calls)
+    };
+    let forks = of(&["fork", "vfork", "clone", "clone3"]);
+    (of(&["total"]) / probes, forks / probes)
+}
+
+/// Wake-ups in a second at the default interval, with the threads and
+/// descriptors of that time, and the memory in KiB: resident and anonymous.
+struct Steady {
+    naps: f64,
+    threads: f64,
+    descriptors: f64,
+    resident: f64,
+    anonymous: f64,
+}
+
+fn steady(kind: Kind) -> Steady {
+    let (service, subject) = open(kind, Duration::from_secs(1));
+    service.answer(true);
+    let (before, start) = (subject.naps(), Instant::now());
+    service.answer_for(STEADY);
+    Steady {
+        naps: (subject.naps() - before) / start.elapsed().as_secs_f64(),
+        threads: subject.status("Threads"),
+        descriptors: subject.descriptors(),
+        resident: subject.status("VmRSS"),
+        anonymous: subject.status("RssAnon"),
+    }
+}
+
+/// Resident and anonymous memory after so many probes of one process. SIGUSR1
+/// makes it probe at once, so that 100,000 take seconds, not 17 minutes.
+fn memory() -> Vec<(usize, f64, f64)> {
+    let (service, subject) = open(Kind::Healthport, INTERVAL);
+    let mut probes = 1;
+    let mut measured = Vec::new();
+    for goal in PROBES {
+        while probes < goal {
+            service.answer(true);
+            subject.hurry();
+            probes += 1;
+        }
+        measured.push((goal, subject.status("VmRSS"), subject.status("RssAnon")));
+    }
+    measured
+}
+
+fn size(paths: &[&Path]) -> f64 {
+    let bytes = paths.iter().map(|path| fs::metadata(path).unwrap().len());
+    bytes.sum::<u64>() as f64 / 1024.0
+}
+
+pub fn print() {
+    let mut cycles: [Vec<f64>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        for (kind, cycles) in Kind::ALL.into_iter().zip(&mut cycles) {
+            let (service, subject) = open(kind, INTERVAL);
+            cycles.push(cpu(&service, &subject));
+        }
+    }
+    let cycles = cycles.map(|cycles| median(&cycles));
+    let calls = Kind::ALL.map(calls);
+    // All at once: nothing here is a time.
+    let steady = Kind::ALL.map(|kind| thread::spawn(move || steady(kind)));
+    let steady = steady.map(|thread| thread.join().unwrap());
+
+    head(&[
+        "",
+        "healthport",
+        "floor",
+        "ratio to the floor",
+        "curl and socat",
+        "ratio to healthport",
+    ]);
+    let line = |name: &str, [healthport, floor, shell]: [f64; 3], digits: usize| {
+        let of = |value: f64, base: f64| {
+            if base > 0.0 {
+                ratio(value, base)
+            } else {
+                "-".into()
+            }
+        };
+        row(&[
+            name.to_string(),
+            format!("{healthport:.digits$}"),
+            format!("{floor:.digits$}"),
+            of(healthport, floor),
+            format!("{shell:.digits$}"),
+            of(shell, healthport),
+        ]);
+    };
+    let steadies = |of: fn(&Steady) -> f64| [0, 1, 2].map(|kind| of(&steady[kind]));
+    line("CPU time per cycle, us", cycles, 0);
+    line("system calls per cycle", calls.map(|(calls, _)| calls), 1);
+    line(
+        "processes started per cycle",
+        calls.map(|(_, forks)| forks),
+        1,
+    );
+    line("wake-ups per second, interval 1s", steadies(|s| s.naps), 2);
+    line("threads", steadies(|s| s.threads), 0);
+    line("descriptors", steadies(|s| s.descriptors), 0);
+    line("resident memory, KiB", steadies(|s| s.resident), 0);
+    line("of it anonymous, KiB", steadies(|s| s.anonymous), 0);
+    let floor = env::current_exe().unwrap();
+    let tools = [Path::new("/usr/bin/curl"), Path::new("/usr/bin/socat")];
+    let sizes = [size(&[Path::new(BINARY)]), size(&[&floor]), size(&tools)];
+    line("binary, KiB", sizes, 0);
+
+    println!();
+    head(&["healthport after probes", "resident, KiB", "anonymous, KiB"]);
+    for (probes, resident, anonymous) in memory() {
+        row(&[probes, resident as usize, anonymous as usize].map(|value| value.to_string()));
+    }
+}

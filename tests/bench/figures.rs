@@ -1,0 +1,49 @@
+//! What healthport costs and how fast it is, as ratios to a floor that anyone
+//! can check by reading it (floor.rs) and to what an operator would write
+//! instead (loop.sh). `cargo bench` prints every table in about four minutes,
+//! `cargo bench -- storm` one. Times on a busy machine are noise: what is
+//! compared runs in turns, and the load is printed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod cost;
+mod floor;
+#[path = "../common/kernel.rs"]
+mod kernel;
+mod reaction;
+mod scale;
+mod storm;
+mod subject;
+mod table;
+
+use std::{env, fs};
+
+const SECTIONS: [(&str, fn()); 4] = [
+    ("reaction", reaction::print),
+    ("cost", cost::print),
+    ("storm", storm::print),
+    ("scale", scale::print),
+];
+
+fn main() {
+    // cargo adds --bench.
+    let args: Vec<_> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [floor::NAME, args @ ..] = &args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return floor::run(args);
+    }
+    let names = SECTIONS.map(|(name, _)| name);
+    let unknown = args.iter().find(|arg| !names.contains(&arg.as_str()));
+    if let Some(arg) = unknown {
+        panic!("no section {arg:?}: there are {names:?}");
+    }
+    subject::check_tools();
+    for (name, print) in SECTIONS {
+        if args.is_empty() || args.iter().any(|arg| arg == name) {
+            let load = fs::read_to_string("/proc/loadavg").unwrap();
+            let load = load.split(' ').next().unwrap();
+            println!("\n## {name} (load average before: {load})\n");
+            print();
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! From the service's write of a changed answer until the port has changed.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::kernel::Kernel;
+use crate::subject::{Kind, Service, Subject, write};
+use crate::table::{head, percentile, ratio, row};
+
+const INTERVAL: Duration = Duration::from_millis(10);
+const ROUNDS: usize = 6;
+/// In each round, in each direction.
+const CHANGES: usize = 60;
+
+/// How long it took to close and to open, in microseconds.
+#[derive(Default)]
+pub struct Reactions {
+    pub close: Vec<f64>,
+    pub open: Vec<f64>,
+}
+
+/// So many changes in each direction. For one with several ports, until the last
+/// of them has changed.
+pub fn measure(kind: Kind, listeners: u16, changes: usize) -> Reactions {
+    let kernel = Kernel::new();
+    let service = Service::new();
+    let subject = Subject::with_listeners(kind, &service, INTERVAL, listeners);
+    let mut reactions = Reactions::default();
+    let mut ready = false;
+    for _ in 0..2 * changes {
+        // A probe without a change before each that changes.
+        service.answer(ready);
+        let mut stream = service.accept();
+        ready = !ready;
+        let start = Instant::now();
+        write(&mut stream, ready);
+        while subject
+            .ports
+            .iter()
+            .any(|&port| kernel.listens(port) != ready)
+        {
+            assert!(start.elapsed() < Duration::from_secs(10), "{kind:?} stays");
+            // The subject may have been woken on this very core, and would wait
+            // for the end of our time slice, 4 ms.
+            thread::yield_now();
+        }
+        let took = start.elapsed().as_secs_f64() * 1e6;
+        if ready {
+            reactions.open.push(took);
+        } else {
+            reactions.close.push(took);
+        }
+    }
+    reactions
+}
+
+pub fn print() {
+    let mut all: [Reactions; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        for (kind, reactions) in Kind::ALL.into_iter().zip(&mut all) {
+            let round = measure(kind, 1, CHANGES);
+            reactions.close.extend(round.close);
+            reactions.open.extend(round.open);
+        }
+    }
+    let changes = ROUNDS * CHANGES;
+    head(&[
+        &format!("{changes} changes each, us"),
+        "healthport",
+        "floor",
+        "ratio to the floor",
+        "curl and socat",
+        "ratio to healthport",
+    ]);
+    let [healthport, floor, shell] = &all;
+    for percent in [50, 90, 99] {
+        for (name, of) in [
+            ("closes", (|r| &r.close) as fn(&Reactions) -> &Vec<f64>),
+            ("opens", |r| &r.open),
+        ] {
+            let value = |reactions| percentile(of(reactions), percent);
+            let (healthport, floor, shell) = (value(healthport), value(floor), value(shell));
+            row(&[
+                format!("{name}, p{percent}"),
+                format!("{healthport:.0}"),
+                format!("{floor:.0}"),
+                ratio(healthport, floor),
+                format!("{shell:.0}"),
+                ratio(shell, healthport),
+            ]);
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! A soak: for 20 seconds, or as many as SOAK_SECONDS says, the service answers
+//! every probe with something else, good or bad, and clients storm the port.
+//! The service is the clock: when a probe comes, the port and the log must have
+//! followed the answer to the probe before, so nothing depends on time.
+//!
+//! Half an hour, as in the README:
+//!
+//!     SOAK_SECONDS=1800 cargo test --release --test soak -- --nocapture
+//!
+//! SOAK_SEED repeats the answers of another run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+#[path = "common/kernel.rs"]
+mod kernel;
+
+use std::env;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::{BINARY, Healthport, drain, eventually, own_address, read_head};
+use kernel::Kernel;
+
+const LATE: &str = "no complete answer within 300ms";
+const BAD: &str = "not a valid HTTP answer";
+const GOOD: &str = "answered 200";
+const EMPTY: &str = "closed the connection without a complete answer";
+
+/// How an answer is given.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// At once, then close.
+    Say(&'static str),
+    /// Byte after byte, in time.
+    Slowly(&'static str),
+    /// Then nothing, until the probe gives up.
+    Hang(&'static str),
+    /// Then this again and again, until the probe gives up.
+    Flood(&'static str, &'static str),
+    /// Then this every 20 ms, until the probe gives up.
+    Drip(&'static str, &'static str),
+    /// Closed with the request unread, which resets the connection.
+    Reset,
+    /// Nobody listens for a while.
+    Gone,
+}
+use Way::*;
+
+/// The zoo: the answer, and how the log must put it.
+const ZOO: [(Way, &str); 44] = [
+    (
+        Say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"),
+        GOOD,
+    ),
+    (Say("HTTP/1.1 200 OK\r\n\r\n"), GOOD),
+    (Say("HTTP/1.1 200 \r\n\r\n"), GOOD),
+    (Say("HTTP/1.0 200 OK\r\n\r\nok\n"), GOOD),
+    (
+        Say("HTTP/1.1 200 No, not at all\r\ncontent-length: 0\r\n\r\n"),
+        GOOD,
+    ),
+    (
+        Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk"),
+        GOOD,
+    ),
+    (
+        Say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nmore than it said"),
+        GOOD,
+    ),
+    (
+        Say("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nless"),
+        GOOD,
+    ),
+    (
+        Say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
+        GOOD,
+    ),
+    (
+        Slowly("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"),
+        GOOD,
+    ),
+    (
+        Slowly("HTTP/1.1 500 Error\r\nContent-Length: 0\r\n\r\n"),
+        "answered 500, expected 200",
+    ),
+    (Hang("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"), GOOD),
+    (Flood("HTTP/1.1 200 OK\r\n\r\n", "xxxxxxxxxxxxxxxx"), GOOD),
+    (Drip("HTTP/1.1 200 OK\r\n\r\n", "x"), GOOD),
+    (
+        Say("HTTP/1.1 204 No Content\r\n\r\n"),
+        "answered 204, expected 200",
+    ),
+    (
+        Say("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"),
+        "answered 302, expected 200",
+    ),
+    (
+        Say("HTTP/1.1 304 Not Modified\r\n\r\n"),
+        "answered 304, expected 200",
+    ),
+    (
+        Say("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\n\r\n"),
+        "answered 401, expected 200",
+    ),
+    (
+        Say("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+        "answered 404, expected 200",
+    ),
+    (
+        Say("HTTP/1.1 500 Error\r\nContent-Length: 3\r\n\r\nok\n"),
+        "answered 500, expected 200",
+    ),
+    (
+        Say("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\n\r\n"),
+        "answered 503, expected 200",
+    ),
+    (
+        Flood("HTTP/1.1 500 Error\r\n\r\n", "xxxxxxxxxxxxxxxx"),
+        "answered 500, expected 200",
+    ),
+    (
+        Hang("HTTP/1.1 503 Error\r\nContent-Length: 9\r\n\r\n"),
+        "answered 503, expected 200",
+    ),
+    (Say(""), EMPTY),
+    (Say("HTTP/1.1"), EMPTY),
+    (Say("HTTP/1.1 200 OK\r\n"), EMPTY),
+    (Say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"), EMPTY),
+    (Say("HTTP/1.1 100 Continue\r\n\r\n"), EMPTY),
+    (Say("HTTP/1.1 200 OK\r\nNo colon\r\n\r\n"), BAD),
+    (Say("HTTP/1.1 2000 OK\r\n\r\n"), BAD),
+    (Say("HTTP/2 200 OK\r\n\r\n"), BAD),
+    (Say("200 OK\r\n\r\n"), BAD),
+    (Say("<html>ok</html>\n"), BAD),
+    (Say("\x15\x03\x03\x00\x02\x02\x46"), BAD),
+    (Say("SSH-2.0-OpenSSH_9.2\r\n"), BAD),
+    (Flood("", "xxxxxxxxxxxxxxxx"), BAD),
+    (
+        Flood("HTTP/1.1 200 OK\r\n", "X-Header: 0123456789\r\n"),
+        BAD,
+    ),
+    (Hang(""), LATE),
+    (Hang("HTTP/1.1 200 OK\r\nContent-Le"), LATE),
+    (Drip("HTTP/1.1 200 ", "O"), LATE),
+    (Drip("HTTP/1.1 200 OK\r\n", "X: y\r\n"), LATE),
+    (Drip("", "HTTP/1.1 100 Continue\r\n\r\n"), LATE),
+    (Reset, "connection lost: Connection reset by peer"),
+    (Gone, "cannot connect to"),
+];
+
+impl Way {
+    /// Gives the answer; returns when the probe has what it needs.
+    fn give(self, stream: &mut TcpStream) {
+        if !matches!(self, Reset) {
+            read_head(stream);
+        }
+        let mut repeat = |head: &str, part: &str, pause: Duration| {
+            let mut sent = stream.write_all(head.as_bytes());
+            while sent.is_ok() {
+                sent = stream.write_all(part.as_bytes());
+                thread::sleep(pause);
+            }
+        };
+        match self {
+            Say(bytes) => drop(stream.write_all(bytes.as_bytes())),
+            Slowly(bytes) => {
+                for byte in bytes.as_bytes() {
+                    let _ = stream.write_all(&[*byte]);
+                }
+            }
+            Hang(bytes) => {
+                let _ = stream.write_all(bytes.as_bytes());
+                drain(stream);
+            }
+            Flood(head, part) => repeat(head, part, Duration::ZERO),
+            Drip(head, part) => repeat(head, part, Duration::from_millis(20)),
+            Reset => {
+                // Only what is unread resets it.
+                let _ = stream.peek(&mut [0]);
+            }
+            Gone => {}
+        }
+    }
+}
+
+/// splitmix64: enough to choose, and a seed is a number.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ mixed >> 31) % limit as u64) as usize
+    }
+
+    /// Good and bad alike often, so that the port changes every other time; one
+    /// in four of what takes the whole timeout.
+    fn pick(&mut self) -> (Way, &'static str) {
+        let good = self.below(2) == 0;
+        loop {
+            let (way, why) = ZOO[self.below(ZOO.len())];
+            if (why == GOOD) == good && (why != LATE || self.below(4) == 0) {
+                return (way, why);
+            }
+        }
+    }
+}
+
+/// What has come of the log since the last look.
+struct Log {
+    file: File,
+    /// What was read and is not a whole line yet.
+    text: String,
+    /// The reason of the last line about a closed port.
+    reason: String,
+}
+
+impl Log {
+    /// Whole lines, without their levels. The loop has written all of a cycle's
+    /// before its next probe; who looks at another time may find half a line
+    /// (a write to a file is seen page by page).
+    fn lines(&mut self) -> Vec<String> {
+        self.file
+            .read_to_string(&mut self.text)
+            .expect("read the log");
+        let end = self.text.rfind('\n').map_or(0, |at| at + 1);
+        let whole: String = self.text.drain(..end).collect();
+        let bare = |line: &str| {
+            line.split_once("[healthport] ")
+                .expect("a line")
+                .1
+                .to_string()
+        };
+        whole.lines().map(bare).collect()
+    }
+
+    /// Whether these lines, and no others, explain that the port went from
+    /// `before` to `now` for this reason.
+    fn explains(&mut self, lines: &[String], before: bool, now: bool, why: &str) -> bool {
+        let start = match (before, now) {
+            (true, true) => return lines.is_empty(),
+            (false, true) => "port open on ",
+            (true, false) => "port closed on ",
+            (false, false) if lines.is_empty() => return self.reason.starts_with(why),
+            (false, false) => "port still closed: ",
+        };
+        let [line] = lines else { return false };
+        let Some((_, reason)) = line.strip_prefix("port ").and_then(|l| l.split_once(": ")) else {
+            return false;
+        };
+        let explained = line.starts_with(start) && reason.starts_with(why);
+        if explained {
+            self.reason = if now {
+                String::new()
+            } else {
+                reason.to_string()
+            };
+        }
+        explained
+    }
+}
+
+/// The largest that was seen.
+#[derive(Debug, Default, Clone, Copy)]
+struct Size {
+    resident: u64,
+    anonymous: u64,
+    descriptors: usize,
+    threads: u64,
+}
+
+impl Size {
+    fn look(&mut self, healthport: &Healthport) {
+        self.resident = self.resident.max(healthport.status("VmRSS"));
+        self.anonymous = self.anonymous.max(healthport.status("RssAnon"));
+        self.descriptors = self.descriptors.max(healthport.descriptors());
+        self.threads = self.threads.max(healthport.status("Threads"));
+    }
+}
+
+/// Connects in bursts until told to stop: how many succeeded and were refused.
+fn storm(port: SocketAddr, stop: &AtomicBool) -> (usize, usize) {
+    let (mut good, mut refused) = (0, 0);
+    while !stop.load(Relaxed) {
+        for _ in 0..50 {
+            match TcpStream::connect(port).map_err(|error| error.kind()) {
+                Ok(_) => good += 1,
+                // Reset: the port closed between SYN-ACK and accept.
+                Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => refused += 1,
+                Err(error) => panic!("a port answers neither yes nor no: {error}"),
+            }
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    (good, refused)
+}
+
+fn number(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is no number")),
+    )
+}
+
+/// The next probe. Before it came, port and log have followed the one before.
+fn accept(listener: &TcpListener) -> TcpStream {
+    let mut stream = None;
+    eventually("the next probe", || {
+        stream = listener.accept().ok();
+        stream.is_some()
+    });
+    stream.unwrap().0
+}
+
+#[test]
+fn a_soak_in_every_answer_under_a_storm() {
+    let time = Duration::from_secs(number("SOAK_SECONDS").unwrap_or(20));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = number("SOAK_SEED").unwrap_or(now.as_secs());
+    println!("SOAK_SEED={seed}");
+    let mut dice = Dice(seed);
+    let kernel = Kernel::new();
+
+    let address = own_address();
+    // Not 18898: whoever runs a healthport with its defaults while this goes on
+    // has that on every address.
+    let port = SocketAddr::from((address, 18897));
+    let listen = || {
+        let listener = TcpListener::bind((address, 1936)).expect("bind the service");
+        listener.set_nonblocking(true).unwrap();
+        listener
+    };
+    let mut listener = listen();
+    let path = env::temp_dir().join(format!("healthport-soak-{address}"));
+    let mut command = Command::new(BINARY);
+    command.args([
+        "--url",
+        &format!("http://{address}:1936/"),
+        "--timeout",
+        "300ms",
+    ]);
+    command.args(["--listen", &port.to_string(), "--interval", "10ms"]);
+    // A machine that stands still for a second is not what is tested here.
+    command.args(["--max-age", "1m"]).stdin(Stdio::null());
+    command
+        .stderr(File::create(&path).unwrap())
+        .env_remove("NOTIFY_SOCKET");
+    let mut log = Log {
+        file: File::open(&path).unwrap(),
+        text: String::new(),
+        reason: "answered 500, expected 200".to_string(),
+    };
+    std::fs::remove_file(&path).unwrap();
+    let healthport = Healthport::spawn(address, &mut command);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || storm(port, &stop)
+    });
+
+    let mut stream = accept(&listener);
+    Say("HTTP/1.1 500 Error\r\n\r\n").give(&mut stream);
+    drop(stream);
+    let mut stream = accept(&listener);
+    let first = format!("port closed: {}", log.reason);
+    assert_eq!(log.lines().last(), Some(&first));
+
+    let (mut answers, mut changes, mut late) = (0, 0, 0);
+    let (mut early, mut size) = (None, Size::default());
+    let mut open = false;
+    let start = Instant::now();
+    while start.elapsed() < time {
+        let (way, why) = dice.pick();
+        let before = open;
+        if let Gone = way {
+            Say("HTTP/1.1 500 Error\r\n\r\n").give(&mut stream);
+            drop((stream, listener));
+            let mut lines = Vec::new();
+            eventually("a refused probe in the log", || {
+                lines.extend(log.lines());
+                lines.last().is_some_and(|line| line.contains(why))
+            });
+            let (_, reason) = lines.last().unwrap().split_once(": ").unwrap();
+            log.reason = reason.to_string();
+            open = kernel.listens(port);
+            assert!(!open, "the service is gone");
+            listener = listen();
+            stream = accept(&listener);
+        } else {
+            way.give(&mut stream);
+            drop(stream);
+            stream = accept(&listener);
+            let lines = log.lines();
+            open = kernel.listens(port);
+            let followed = open == (why == GOOD) && log.explains(&lines, before, open, why);
+            if !followed {
+                // A machine so busy that a good answer came too late: then this
+                // is what the log must say.
+                let explained = !open && log.explains(&lines, before, open, LATE);
+                assert!(
+                    explained,
+                    "{way:?}: port {before} -> {open}, log {lines:?}, {}",
+                    log.reason
+                );
+                late += 1;
+            }
+        }
+        answers += 1;
+        changes += usize::from(open != before);
+        if answers % 50 == 0 && !open {
+            size.look(&healthport);
+        }
+        if early.is_none() && start.elapsed() > time / 4 {
+            early = Some(std::mem::take(&mut size));
+        }
+    }
+    stop.store(true, Relaxed);
+    let (good, refused) = clients.join().expect("the storm saw only yes and no");
+    let early = early.expect("a look in the first quarter");
+    println!(
+        "{answers} answers, {changes} changes of the port, {late} answers late, in {:?}\n\
+        storm: {good} connects, {refused} refused\n\
+        largest in the first quarter: {early:?}\n\
+        largest after it: {size:?}",
+        start.elapsed()
+    );
+    assert!(changes >= 50 && good > 0 && refused > 0);
+    assert!(
+        late * 50 <= answers,
+        "the machine is too busy for this test"
+    );
+    assert!(size.anonymous <= early.anonymous + 32);
+    assert!(size.resident <= early.resident.max(2048) + 32);
+    assert!(size.descriptors <= early.descriptors && size.threads <= early.threads);
+}

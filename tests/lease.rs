@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,13 @@ fn a_broken_standard_error_never_leaves_the_port_open() {
         let mut command = Healthport::command(address, &service, &[]);
         Healthport::spawn(address, command.stderr(stderr))
     };
-    healthport.opens();
+    // The port opens before the log says so: with that line said, it is silent.
+    let mut said = String::new();
+    let mut log = BufReader::new(log);
+    while !said.contains("port open on") {
+        said.clear();
+        assert!(log.read_line(&mut said).unwrap() > 0, "it ended");
+    }
     drop(log);
     // Not a word to say: it goes on.
     thread::sleep(Duration::from_millis(200));

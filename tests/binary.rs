@@ -254,7 +254,7 @@ fn the_run_time_packages_are_these_and_no_others() {
         "--prefix",
         "none",
         "--format",
-        "{p}",
+        "{p} {l}",
     ]);
     let mut found: Vec<_> = tree
         .lines()
@@ -265,4 +265,19 @@ fn the_run_time_packages_are_these_and_no_others() {
     let mut allowed = PACKAGES.map(|(name, _)| name);
     allowed.sort_unstable();
     assert_eq!(found, allowed);
+
+    // The README's table has them in these versions, with these licences.
+    let readme = include_str!("../README.md");
+    for line in tree.lines() {
+        let words: Vec<_> = line
+            .split(' ')
+            .filter(|word| !word.starts_with('('))
+            .collect();
+        let (name, version) = (words[0], words[1].trim_start_matches('v'));
+        let row = format!("| {name} {version} | {} |", words[2..].join(" "));
+        assert!(
+            readme.contains(&row),
+            "not in README.md: {row}; see tests/inside.sh"
+        );
+    }
 }

@@ -43,6 +43,8 @@ A DURATION carries its unit: ms, s or m. SIGUSR1 logs the state.
 Everything else is in healthport(8).
 ";
 
+const URL: &str = "a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)";
+const STATUS: &str = "codes and ranges from 200 to 599, like 200,204,300-399";
 /// What --listen and --metrics-listen take.
 const ADDRESS: &str = "an IP address and a port, like 0.0.0.0:18898 or [::]:18898";
 
@@ -124,12 +126,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             parser: &mut parser,
         };
         match name.as_str() {
-            "url" => {
-                config.url = option.value(
-                    "a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)",
-                    url,
-                )?
-            }
+            "url" => config.url = option.value(URL, url)?,
             "listen" => {
                 let address = option.value(ADDRESS, address)?;
                 if listen.contains(&address) {
@@ -147,10 +144,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "rise" => config.rise = option.count()?,
             "fall" => config.fall = option.count()?,
             "expect-status" => {
-                config.expect_status = option.value(
-                    "codes and ranges from 200 to 599, like 200,204,300-399",
-                    |list| list.parse().ok(),
-                )?;
+                config.expect_status = option.value(STATUS, |list| list.parse().ok())?;
             }
             "expect-body" => {
                 config.expect_body = Some(option.value("a text that is not empty", non_empty)?)
@@ -202,9 +196,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "check-config" => check_config = option.flag()?,
             "help" => help = option.flag()?,
             "version" => version = option.flag()?,
-            _ => {
-                return wrong(format!("unknown option '--{}'", name.escape_debug()));
-            }
+            _ => return wrong(format!("unknown option '--{}'", name.escape_debug())),
         }
     }
 
@@ -305,13 +297,22 @@ impl OptionValue<'_> {
 fn duration(text: &str) -> Option<Duration> {
     let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(unit);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
+    let unit = match unit {
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
         _ => return None,
     };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+    // Nine digits of a second are nanoseconds.
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = u32::try_from(fraction.len())
+        .ok()
+        .filter(|&digits| digits <= 9)?;
+    let whole = u128::from(whole.parse::<u64>().ok()?) * unit;
+    let fraction = u128::from(fraction.parse::<u64>().ok()?) * unit / 10_u128.pow(digits);
+    u64::try_from(whole + fraction)
+        .ok()
+        .map(Duration::from_nanos)
 }
 
 fn url(text: &str) -> Option<Uri> {

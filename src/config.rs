@@ -72,7 +72,8 @@ pub fn default_max_age(interval: Duration, timeout: Duration) -> Duration {
 
 impl Config {
     /// The longest time from the service's first bad answer to a closed port;
-    /// like the next two, the duration of one answered probe comes on top.
+    /// like the next two, the duration of one answered probe comes on top, and
+    /// takes the interval's place where it is longer.
     pub fn closes_after_bad(&self) -> Duration {
         self.interval * self.fall
     }
@@ -117,7 +118,8 @@ max-age        {max_age:?}
 metrics-listen {metrics_listen}
 log-level      {log_level}
 
-worst-case times, each plus the duration of one answered probe:
+worst-case times, each plus the duration of one answered probe (one that takes
+longer than the interval counts in its place):
 closes {bad:?} after a bad answer
 closes {hang:?} after a hang
 opens {good:?} after a good answer

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::config::Config;
-use crate::gate::{Gate, Port};
+use crate::gate::{Gate, Port, unix_millis};
 use crate::health::Health;
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::notify::{Notify, Told};
 use crate::probe::{Outcome, Prober};
 use crate::report::{Cycle, Reporter};
@@ -58,10 +58,11 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
 
     let mut due = world.now();
     loop {
+        // Before the probe: a disk that hangs would make its answer old.
+        let drained = world.drained();
         let start = world.now();
         let outcome = world.probe();
         let took = world.now() - start;
-        let drained = world.drained();
         let lapsed = !world.renew();
         if lapsed {
             health.reset();
@@ -198,7 +199,7 @@ impl World for Host {
     }
 
     fn count(&mut self, cycle: &Cycle) {
-        self.metrics.count(cycle, metrics::now());
+        self.metrics.count(cycle, unix_millis());
     }
 
     fn log(&mut self, level: Level, line: &str) {

@@ -14,9 +14,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::metrics;
+use crate::lease::Lease;
 
 /// The state of one listening address after [`Gate::set`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,9 +70,7 @@ impl Gate {
         if in_time || self.doors.iter().all(|door| door.listening.is_none()) {
             return true;
         }
-        for door in &mut self.doors {
-            door.close();
-        }
+        self.close();
         false
     }
 
@@ -80,16 +78,26 @@ impl Gate {
     /// the addresses. One that could not be opened is tried again by the next
     /// call, and never at another address.
     pub fn set(&mut self, open: bool) -> Vec<Port> {
-        let turn = |door: &mut Door| match open {
-            false => {
-                door.close();
-                Port::Closed
-            }
-            true => door
-                .open(&self.lease, &self.visits)
-                .map_or_else(Port::Failed, |()| Port::Open),
+        if !open {
+            self.close();
+            return vec![Port::Closed; self.doors.len()];
+        }
+        let (lease, visits) = (&self.lease, &self.visits);
+        let open = |door: &mut Door| match door.open(lease, visits) {
+            Ok(()) => Port::Open,
+            Err(sentence) => Port::Failed(sentence),
         };
-        self.doors.iter_mut().map(turn).collect()
+        self.doors.iter_mut().map(open).collect()
+    }
+
+    /// First all sockets, then the helpers: no port stays open while the helper
+    /// of another one ends.
+    fn close(&mut self) {
+        let listening = self.doors.iter().filter_map(|door| door.listening.as_ref());
+        listening.for_each(|listening| listening.socket.close());
+        for door in &mut self.doors {
+            door.close();
+        }
     }
 }
 
@@ -97,7 +105,7 @@ impl Drop for Gate {
     /// The helpers own the listeners: without this they would live on until the
     /// lease runs out.
     fn drop(&mut self) {
-        self.set(false);
+        self.close();
     }
 }
 
@@ -227,7 +235,6 @@ pub fn is_passing(error: &io::Error) -> bool {
             | NetworkUnreachable
             | HostUnreachable
             | TimedOut
-            | PermissionDenied
     )
 }
 
@@ -276,65 +283,12 @@ pub struct Visits {
 impl Visits {
     fn add(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.last.store(metrics::now(), Ordering::Relaxed);
+        self.last.store(unix_millis(), Ordering::Relaxed);
     }
 }
 
-/// Until when the port may stay open.
-#[derive(Debug)]
-pub struct Lease {
-    start: Instant,
-    max_age: Duration,
-    /// Nanoseconds since `start` (enough for 584 years); 0 = has run out.
-    deadline: AtomicU64,
-}
-
-impl Lease {
-    fn new(max_age: Duration) -> Lease {
-        Lease {
-            start: Instant::now(),
-            max_age,
-            deadline: AtomicU64::new(nanoseconds(max_age)),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        nanoseconds(self.start.elapsed())
-    }
-
-    /// Whether the loop makes progress: it has not run out.
-    pub fn is_running(&self) -> bool {
-        self.deadline.load(Ordering::SeqCst) > self.now()
-    }
-
-    /// Starts anew; false if it had run out, whether or not a helper noticed.
-    fn renew(&self) -> bool {
-        let now = self.now();
-        let before = self
-            .deadline
-            .swap(now + nanoseconds(self.max_age), Ordering::SeqCst);
-        before > now
-    }
-
-    /// What is left, or nothing from the moment it has run out until renewed.
-    fn left(&self) -> Option<Duration> {
-        let deadline = self.deadline.load(Ordering::SeqCst);
-        let left = deadline.saturating_sub(self.now());
-        if left > 0 {
-            return Some(Duration::from_nanos(left));
-        }
-        // Only the deadline that was looked at may run out, not one that the
-        // loop has just set.
-        match self
-            .deadline
-            .compare_exchange(deadline, 0, Ordering::SeqCst, Ordering::SeqCst)
-        {
-            Ok(_) => None,
-            Err(_) => self.left(),
-        }
-    }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
+/// Now, in milliseconds since 1970.
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

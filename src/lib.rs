@@ -5,8 +5,10 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod dial;
 pub mod gate;
 pub mod health;
+pub mod lease;
 pub mod metrics;
 pub mod notify;
 pub mod probe;

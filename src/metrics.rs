@@ -3,16 +3,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::gate::{Gate, Lease, Port, Visits};
+use crate::gate::{Gate, Port, Visits, unix_millis};
+use crate::lease::Lease;
 use crate::probe::Code;
 use crate::report::Cycle;
 
-/// Upper bounds of the histogram, in seconds: a local answer takes a millisecond,
-/// the router's check of a stuck HAProxy 2 s.
-const BUCKETS: [f64; 12] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+/// Upper bounds of the histogram, in microseconds and as they are shown, in
+/// seconds: a local answer takes a millisecond, the router's check of a stuck
+/// HAProxy 2 s.
+const BUCKETS: [(u128, &str); 12] = [
+    (500, "0.0005"),
+    (1_000, "0.001"),
+    (2_500, "0.0025"),
+    (5_000, "0.005"),
+    (10_000, "0.01"),
+    (50_000, "0.05"),
+    (100_000, "0.1"),
+    (250_000, "0.25"),
+    (500_000, "0.5"),
+    (1_000_000, "1"),
+    (2_500_000, "2.5"),
+    (5_000_000, "5"),
 ];
 
 /// What is counted. Times are milliseconds since 1970, 0 = never.
@@ -27,7 +39,7 @@ pub struct Metrics {
     status: AtomicU64,
     results: [AtomicU64; Code::ALL.len()],
     buckets: [AtomicU64; BUCKETS.len() + 1],
-    nanoseconds: AtomicU64,
+    microseconds: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
     listen_errors: AtomicU64,
@@ -36,28 +48,20 @@ pub struct Metrics {
     last_success: AtomicU64,
 }
 
-/// Milliseconds since 1970.
-pub fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Metrics {
     /// All zero, for this gate.
     pub fn new(gate: &Gate) -> Metrics {
         Metrics {
             lease: gate.lease(),
             visits: gate.visits(),
-            started: now(),
+            started: unix_millis(),
             open: AtomicBool::default(),
             success: AtomicBool::default(),
             drained: AtomicBool::default(),
             status: AtomicU64::default(),
             results: Default::default(),
             buckets: Default::default(),
-            nanoseconds: AtomicU64::default(),
+            microseconds: AtomicU64::default(),
             opened: AtomicU64::default(),
             closed: AtomicU64::default(),
             listen_errors: AtomicU64::default(),
@@ -67,17 +71,17 @@ impl Metrics {
         }
     }
 
-    /// Counts one cycle of the loop; `now` is [`now`].
+    /// Counts one cycle of the loop; `now` is [`unix_millis`].
     pub fn count(&self, cycle: &Cycle, now: u64) {
         let outcome = cycle.outcome;
-        let seconds = cycle.took.as_secs_f64();
+        let micros = cycle.took.as_micros();
         let bucket = BUCKETS
             .iter()
-            .position(|&bound| seconds <= bound)
+            .position(|&(bound, _)| micros <= bound)
             .unwrap_or(BUCKETS.len());
         self.buckets[bucket].fetch_add(1, Relaxed);
-        let nanoseconds = u64::try_from(cycle.took.as_nanos()).unwrap_or(0);
-        self.nanoseconds.fetch_add(nanoseconds, Relaxed);
+        let microseconds = u64::try_from(micros).unwrap_or(0);
+        self.microseconds.fetch_add(microseconds, Relaxed);
         self.results[outcome.code as usize].fetch_add(1, Relaxed);
         self.status
             .store(outcome.status.unwrap_or(0).into(), Relaxed);
@@ -119,15 +123,13 @@ impl Metrics {
     pub fn text(&self) -> String {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         let flag = |flag: &AtomicBool| u8::from(flag.load(Relaxed));
-        let time = |time: &AtomicU64| time.load(Relaxed) as f64 / 1000.0;
+        let seconds = |millis| fraction(millis, 1_000);
+        let time = |time: &AtomicU64| seconds(time.load(Relaxed));
 
         // The count is made from the buckets, so that they agree in every scrape.
         let mut probes = 0;
         let mut buckets = String::new();
-        let bounds = BUCKETS
-            .iter()
-            .map(f64::to_string)
-            .chain(["+Inf".to_string()]);
+        let bounds = BUCKETS.iter().map(|(_, seconds)| *seconds).chain(["+Inf"]);
         for (bound, bucket) in bounds.zip(&self.buckets) {
             probes += count(bucket);
             buckets +=
@@ -197,7 +199,7 @@ process_start_time_seconds {started}
             up = u8::from(self.open.load(Relaxed) && self.is_live()),
             success = flag(&self.success),
             status = count(&self.status),
-            seconds = count(&self.nanoseconds) as f64 / 1e9,
+            seconds = fraction(count(&self.microseconds), 1_000_000),
             opened = count(&self.opened),
             closed = count(&self.closed),
             last_transition = time(&self.last_transition),
@@ -208,7 +210,13 @@ process_start_time_seconds {started}
             lease_expirations = count(&self.lease_expirations),
             drained = flag(&self.drained),
             version = env!("CARGO_PKG_VERSION"),
-            started = self.started as f64 / 1000.0,
+            started = seconds(self.started),
         )
     }
+}
+
+/// A count of `parts` of a whole as a decimal number.
+fn fraction(parts: u64, of: u64) -> String {
+    let digits = of.ilog10() as usize;
+    format!("{}.{:0digits$}", parts / of, parts % of)
 }

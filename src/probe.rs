@@ -4,15 +4,13 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-use ureq::http::{HeaderValue, Request, Uri, header};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector};
+use ureq::http::{HeaderValue, Request, header};
 use ureq::{Agent, Error, Timeout};
 
 use crate::config::Config;
+use crate::dial::{Dial, Lookup};
 
 /// How much of the body --expect-body looks at, in bytes (the kubelet's limit).
 const BODY_LIMIT: usize = 10 * 1024;
@@ -117,7 +115,7 @@ impl Prober {
             .output_buffer_size(2 * HEAD_LIMIT)
             .build();
         Prober {
-            agent: Agent::with_parts(agent, Dial(TcpConnector::default()), Lookup::default()),
+            agent: Agent::with_parts(agent, Dial::default(), Lookup::default()),
             request,
             config: config.clone(),
         }
@@ -175,6 +173,10 @@ impl Prober {
     /// Every error of ureq, which are all about transport and protocol here.
     fn failed(&self, error: &Error) -> Outcome {
         let (code, sentence) = match error {
+            Error::Timeout(Timeout::Resolve) => (
+                Code::Timeout,
+                format!("no address for the name within {:?}", self.config.timeout),
+            ),
             Error::Timeout(Timeout::Connect) => (
                 Code::Timeout,
                 format!("no connection within {:?}", self.config.timeout),
@@ -226,97 +228,5 @@ fn contains(body: impl Read, text: &[u8]) -> io::Result<bool> {
         {
             return Ok(true);
         }
-    }
-}
-
-/// Name look-up. ureq's own starts a thread for every look-up with a timeout;
-/// for an address there is nothing to look up, and `localhost` is both loopback
-/// addresses (RFC 6761), as services listen on one, the other, or both
-/// (openshift/origin#7432).
-#[derive(Debug, Default)]
-struct Lookup(DefaultResolver);
-
-impl Resolver for Lookup {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &ureq::config::Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, Error> {
-        let host = uri.host().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let known: &[IpAddr] = if host.eq_ignore_ascii_case("localhost") {
-            &[
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ]
-        } else if let Ok(address) = bare.parse::<IpAddr>() {
-            &[address]
-        } else {
-            return self
-                .0
-                .resolve(uri, config, timeout)
-                .map_err(|error| match error {
-                    Error::Timeout(_) => error,
-                    error => {
-                        Error::Other(format!("cannot look up {host}: {}", error.into_io()).into())
-                    }
-                });
-        };
-        let mut addresses = self.empty();
-        for &address in known {
-            addresses.push(SocketAddr::new(address, uri.port_u16().unwrap_or(80)));
-        }
-        Ok(addresses)
-    }
-}
-
-/// Connects to one address after the other. ureq's own connector does too, but
-/// reports only the last error: where there is no IPv6, a service that is down
-/// on 127.0.0.1 would read "Address family not supported".
-#[derive(Debug)]
-struct Dial(TcpConnector);
-
-impl Connector for Dial {
-    type Out = <TcpConnector as Connector>::Out;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<()>,
-    ) -> Result<Option<Self::Out>, Error> {
-        let start = Instant::now();
-        let mut first = None;
-        for (tried, &address) in details.addrs.iter().enumerate() {
-            // An address that swallows SYNs leaves their share to the others.
-            let left = details.timeout.after.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                break; // ureq takes zero for a whole second
-            }
-            let share = left / (details.addrs.len() - tried) as u32;
-            let mut addrs = details.resolver.empty();
-            addrs.push(address);
-            let one = ConnectionDetails {
-                addrs,
-                timeout: NextTimeout {
-                    after: share.into(),
-                    ..details.timeout
-                },
-                current_time: details.current_time.clone(),
-                run_connector: details.run_connector.clone(),
-                register_shutdown: details.register_shutdown.clone(),
-                ..*details
-            };
-            let error = match self.0.connect(&one, chained) {
-                Err(Error::Timeout(_)) => Error::Timeout(Timeout::Connect),
-                Err(error) => {
-                    let error = error.into_io();
-                    Error::Other(format!("cannot connect to {address}: {error}").into())
-                }
-                connected => return connected,
-            };
-            first.get_or_insert(error);
-        }
-        Err(first.unwrap_or(Error::Timeout(Timeout::Connect)))
     }
 }

@@ -5,11 +5,9 @@
 mod common;
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
-use common::{Healthport, Service, eventually, finish, own_address};
+use common::{Healthport, Service, cargo, eventually, finish, own_address, release};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The run-time packages, ours included, and what each is for. No other may come
@@ -54,33 +52,6 @@ const PACKAGES: [(&str, &str); 17] = [
         "of ureq: bodies as text, which ours does not ask for",
     ),
 ];
-
-fn cargo(args: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO"));
-    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
-    // A caller's flags would make another binary than the one that ships.
-    let output = command
-        .env_remove("RUSTFLAGS")
-        .stdin(Stdio::null())
-        .output()
-        .expect("run cargo");
-    assert!(
-        output.status.success(),
-        "cargo {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The release binary.
-fn release() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        cargo(&["build", "--release", "--locked"]);
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        target.join("release/healthport")
-    })
-}
 
 fn readelf(option: &str) -> String {
     let mut command = Command::new("readelf");

@@ -61,6 +61,9 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--interval", "1 s", DURATION),
     ("--interval", "1e3s", DURATION),
     ("--interval", "1..5s", DURATION),
+    ("--interval", ".5s", DURATION),
+    ("--interval", "1.s", DURATION),
+    ("--interval", "1.0000000000s", DURATION),
     ("--interval", "1h", DURATION),
     ("--interval", "1S", DURATION),
     ("--interval", "infs", DURATION),
@@ -238,6 +241,8 @@ fn options_that_do_not_go_together() {
         &["--max-age", "1s", "interval + timeout, 1.5s"],
     );
     is_usage_error(&["--max-age", "1499ms"], &["--max-age", "1.499s"]);
+    let shortest = ["--max-age", "1500ms", "--check-config"];
+    assert_eq!(run(&shortest).0, Some(0));
     is_usage_error(&["--once", "--check-config"], &["--once", "--check-config"]);
     is_usage_error(
         &["--method", "HEAD", "--expect-body", "ok"],
@@ -259,7 +264,7 @@ fn options_that_do_not_go_together() {
 }
 
 /// What --check-config prints for a name, and the lines below the settings.
-fn check_config(args: &[&str]) -> (impl Fn(&str) -> String, String) {
+fn check_config(args: &[&str]) -> (impl Fn(&str) -> String + use<>, String) {
     let args: Vec<_> = args.iter().copied().chain(["--check-config"]).collect();
     let (code, stdout, stderr) = run(&args);
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
@@ -389,6 +394,26 @@ fn right_values_are_taken() {
     // extended: HEALTHPORT_OPTS after the unit's own options.
     let (value, _) = check_config(&["--rise", "2", "--rise", "3"]);
     assert_eq!(value("rise"), "3");
+}
+
+#[test]
+fn every_word_is_taken() {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    for (option, words) in [("method", &["GET", "HEAD"][..]), ("log-level", &levels)] {
+        for word in words {
+            let argument = format!("--{option}={word}");
+            let (value, _) = check_config(&[&argument]);
+            assert_eq!(value(option), *word);
+        }
+    }
+}
+
+#[test]
+fn once_is_one_probe() {
+    // Nobody listens on port 1.
+    let (code, stdout, _) = run(&["--once", "--url", "http://127.0.0.1:1/"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("connect: "), "{stdout}");
 }
 
 #[test]

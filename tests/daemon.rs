@@ -18,7 +18,7 @@ use common::{
     BINARY, Healthport, PATIENCE, READY, Service, eventually, finish, is_open, own_address,
     read_head,
 };
-use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use rustix::process::Signal;
 
 /// A folder of the test's own, removed at its end.
 struct Folder(PathBuf);
@@ -476,18 +476,11 @@ fn exhausted_descriptors_close_the_port_and_are_survived() {
     service.ready();
     let healthport = Healthport::start(address, &service, &[]);
     healthport.opens();
-    let limit = |current| {
-        let limit = Rlimit {
-            current,
-            maximum: Some(4096),
-        };
-        prlimit(Some(healthport.pid()), Resource::Nofile, limit).expect("set RLIMIT_NOFILE");
-    };
     for _ in 0..3 {
-        limit(Some(3)); // what is open stays open, but nothing new
+        healthport.limit_descriptors(3); // what is open stays open, but nothing new
         healthport.closes();
         healthport.says("Too many open files");
-        let (lines, cpu) = (healthport.log().len(), cpu_ticks(&healthport));
+        let (lines, cpu) = (healthport.log().len(), healthport.cpu_ticks());
         thread::sleep(Duration::from_millis(500));
         assert!(!healthport.is_open());
         assert!(
@@ -496,9 +489,9 @@ fn exhausted_descriptors_close_the_port_and_are_survived() {
             healthport.log()
         );
         // A spin would take all of the half second: 50 ticks of 10 ms.
-        let spent = cpu_ticks(&healthport) - cpu;
+        let spent = healthport.cpu_ticks() - cpu;
         assert!(spent < 25, "{spent} ticks of CPU time in half a second");
-        limit(Some(1024));
+        healthport.limit_descriptors(1024);
         healthport.opens();
     }
 }
@@ -514,39 +507,19 @@ fn a_helper_without_descriptors_closes_its_port() {
     // Right after a probe: almost three seconds without another.
     probes(&service, 1);
     thread::sleep(Duration::from_millis(100));
-    let (cpu, probed) = (cpu_ticks(&healthport), service.connections());
-    let low = Rlimit {
-        current: Some(3),
-        maximum: Some(4096),
-    };
-    prlimit(Some(healthport.pid()), Resource::Nofile, low).expect("set RLIMIT_NOFILE");
+    let (cpu, probed) = (healthport.cpu_ticks(), service.connections());
+    healthport.limit_descriptors(3);
     let _ = is_open(healthport.port);
     common::within(Duration::from_secs(2), "closed by the helper", || {
         !is_open(healthport.port)
     });
     assert_eq!(service.connections(), probed, "no probe has closed it");
-    let enough = Rlimit {
-        current: Some(1024),
-        maximum: Some(4096),
-    };
-    prlimit(Some(healthport.pid()), Resource::Nofile, enough).expect("set RLIMIT_NOFILE");
+    healthport.limit_descriptors(1024);
     healthport.says(&format!(
         "cannot accept on {address}:18898: Too many open files"
     ));
     healthport.opens();
-    assert!(cpu_ticks(&healthport) - cpu < 100);
-}
-
-/// CPU time so far, user and system, in clock ticks of 10 ms.
-fn cpu_ticks(healthport: &Healthport) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", healthport.child.id())).unwrap();
-    let fields: Vec<_> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    assert!(healthport.cpu_ticks() - cpu < 100);
 }
 
 /// A service manager: the datagrams it got.

@@ -6,19 +6,11 @@ mod common;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Healthport, Service, eventually, own_address};
+use common::{Healthport, Service, own_address, small_pipe};
 use rustix::process::Signal;
-
-/// A pipe for standard error that holds little, and our end of it.
-fn small_pipe() -> (File, Stdio) {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    rustix::pipe::fcntl_setpipe_size(&write, 4096).unwrap();
-    (File::from(read), Stdio::from(write))
-}
 
 #[test]
 fn a_stalled_loop_loses_the_port_and_earns_it_again() {
@@ -41,12 +33,8 @@ fn a_stalled_loop_loses_the_port_and_earns_it_again() {
     healthport.opens();
 
     // Nobody reads: the pipe fills, the loop hangs in a log line, the probes stop.
-    let mut probes = service.connections();
-    eventually("the loop stands still", || {
-        thread::sleep(Duration::from_millis(300));
-        let before = std::mem::replace(&mut probes, service.connections());
-        before == probes
-    });
+    service.is_left_alone();
+    let probes = service.connections();
     let stalled = Instant::now();
     healthport.closes();
     // max-age plus the helper's wake-up; the rest is noise.
@@ -94,12 +82,7 @@ fn a_stalled_loop_still_ends_on_a_signal() {
         let mut command = Healthport::command(address, &service, &args);
         let mut healthport = Healthport::spawn(address, command.stderr(stderr));
         healthport.opens();
-        let mut probes = service.connections();
-        eventually("the loop stands still", || {
-            thread::sleep(Duration::from_millis(300));
-            let before = std::mem::replace(&mut probes, service.connections());
-            before == probes
-        });
+        service.is_left_alone();
         assert!(healthport.is_open(), "within its lease");
         healthport.signal(signal);
         assert_eq!(healthport.exits().code(), Some(0));

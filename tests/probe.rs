@@ -315,6 +315,28 @@ fn a_name_that_does_not_exist_is_no_connection() {
     );
 }
 
+/// A name in /etc/hosts, in a mount namespace that has one of its own.
+#[test]
+fn a_name_is_looked_up() {
+    let service = Service::router(own_address());
+    service.ready();
+    let hosts = std::env::temp_dir().join(format!("healthport-hosts-{}", own_address()));
+    std::fs::write(&hosts, format!("{} router.test\n", service.address.ip())).unwrap();
+    let script = "mount --bind \"$1\" /etc/hosts && exec \"$2\" --once --url \"$3\" --timeout 10s";
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    command
+        .arg(&hosts)
+        .args([BINARY, "http://router.test:1936/"]);
+    let (code, stdout, stderr) = finish(&mut command);
+    std::fs::remove_file(&hosts).unwrap();
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), "ok: http://router.test:1936/ answered 200\n"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn silence_ends_at_the_timeout() {
     let service = Service::router(own_address());

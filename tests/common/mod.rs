@@ -3,17 +3,42 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_healthport");
+
+/// The binary that ships, built by the documented command.
+pub fn release() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        cargo(&["build", "--release", "--locked"]);
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        target.join("release/healthport")
+    })
+}
+
+/// What cargo prints.
+pub fn cargo(args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // A caller's flags would make another binary than the one that ships.
+    let command = command.env_remove("RUSTFLAGS").stdin(Stdio::null());
+    let output = command.output().expect("run cargo");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo {args:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
 
 /// How long a story waits for what must happen. Far more than anything takes:
 /// it only bounds a failure.
@@ -147,6 +172,16 @@ impl Service {
 
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until nobody probes any more.
+    pub fn is_left_alone(&self) {
+        let mut probes = self.connections();
+        eventually("the loop stands still", || {
+            thread::sleep(Duration::from_millis(300));
+            let before = std::mem::replace(&mut probes, self.connections());
+            before == probes
+        });
     }
 }
 
@@ -289,6 +324,28 @@ impl Healthport {
         number.unwrap().parse().expect("a number")
     }
 
+    /// CPU time so far, user and system, in clock ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("read /proc");
+        let fields: Vec<_> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Sets RLIMIT_NOFILE: what is open stays open.
+    pub fn limit_descriptors(&self, count: u64) {
+        let limit = Rlimit {
+            current: Some(count),
+            maximum: Some(4096),
+        };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("set RLIMIT_NOFILE");
+    }
+
     pub fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());
         std::fs::read_dir(path).expect("read /proc").count()
@@ -300,6 +357,13 @@ impl Drop for Healthport {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A pipe for standard error that holds little, and our end of it.
+pub fn small_pipe() -> (File, Stdio) {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    fcntl_setpipe_size(&write, 4096).unwrap();
+    (File::from(read), Stdio::from(write))
 }
 
 /// Runs the program to its end, which must come without a signal.

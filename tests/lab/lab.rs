@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::{Load, Push, Summary};
-use crate::plan::{INTERVAL, Network, Ports, Profile, Result, SYNC, Scale, State, TIMEOUT, now};
+use crate::plan::{INTERVAL, Network, Ports, Profile, Result, SYNC, Scale, State, now};
 use crate::process::{Proc, Tail, check_tools};
 use crate::router::Spec;
 use crate::switch::{self, Failure, Line, Switch};
@@ -34,6 +34,8 @@ pub struct Setup {
     pub scale: Scale,
     pub profile: Profile,
     pub lines: Vec<Line>,
+    /// healthport's --timeout, in real seconds.
+    pub timeout: f64,
     /// What the progress line begins with; nothing: no progress.
     pub title: Option<String>,
     /// Set by SIGINT and SIGTERM.
@@ -136,7 +138,7 @@ impl Lab {
             let ports = network.node(number);
             nodes.push(Node {
                 ports,
-                healthport: healthport(&dir.0, number, ports, setup.scale)?,
+                healthport: healthport(&dir.0, number, ports, &setup)?,
                 router: None,
                 haproxy: None,
                 words: None,
@@ -451,14 +453,14 @@ frontend hello
     )
 }
 
-fn healthport(dir: &std::path::Path, number: usize, ports: Ports, scale: Scale) -> Result<Proc> {
+fn healthport(dir: &std::path::Path, number: usize, ports: Ports, setup: &Setup) -> Result<Proc> {
     // Its own limit: 10ms is the shortest interval that it takes.
-    let millis = |real| format!("{}ms", scale.millis(real).max(10));
+    let millis = |real| format!("{}ms", setup.scale.millis(real).max(10));
     let args = [
         format!("--url=http://{}/healthz/ready", ports.stats()),
         format!("--listen={}", ports.healthport()),
         format!("--interval={}", millis(INTERVAL)),
-        format!("--timeout={}", millis(TIMEOUT)),
+        format!("--timeout={}", millis(setup.timeout)),
     ];
     let name = format!("healthport{number}");
     Proc::spawn(dir, &name, OsStr::new(HEALTHPORT), args)

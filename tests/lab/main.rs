@@ -174,6 +174,7 @@ fn perform(run: &Run, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         scale: run.scale,
         profile: Profile::Embedded,
         lines: Vec::new(),
+        timeout: plan::TIMEOUT,
         title: Some("starting".to_string()),
         interrupted: Arc::clone(interrupted),
     };

@@ -1,0 +1,293 @@
+//! What must hold whatever bytes come from outside. Each function takes any
+//! bytes, panics if something does not hold, and says whether the bytes were
+//! accepted: as a command line, as values, as a request, as a good answer.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use healthport::cli::{self, Command};
+use healthport::config::Config;
+use healthport::probe::Prober;
+use healthport::report::Reporter;
+use healthport::responder::{Reply, reply_to};
+
+/// Arguments, separated by NUL as in /proc/PID/cmdline.
+pub fn command_line(bytes: &[u8]) -> bool {
+    let args = bytes.split(|&byte| byte == 0);
+    let config = match cli::parse(args.map(|arg| OsString::from_vec(arg.to_vec()))) {
+        Ok(Command::Run(config) | Command::Once(config) | Command::CheckConfig(config)) => config,
+        Ok(Command::Help | Command::Version) => return true,
+        Err(error) => {
+            let line = error.to_string();
+            assert!(!line.contains(char::is_control), "not one line: {line:?}");
+            return false;
+        }
+    };
+    let ms = Duration::from_millis;
+    let cycle = config.interval + config.timeout;
+    assert!((ms(10)..=ms(3_600_000)).contains(&config.interval));
+    assert!((ms(1)..=ms(60_000)).contains(&config.timeout));
+    assert!((1..=100).contains(&config.rise) && (1..=100).contains(&config.fall));
+    assert!((cycle..=ms(14_400_000)).contains(&config.max_age));
+    assert!((1..=16).contains(&config.listen.len()));
+    let ports = config.listen.iter().chain(&config.metrics_listen);
+    assert!(ports.into_iter().all(|address| address.port() > 0));
+    assert_eq!(config.url.scheme_str(), Some("http"));
+    assert!(config.url.host().is_some_and(|host| !host.is_empty()));
+    assert_ne!(config.expect_body.as_deref(), Some(""));
+    // "What it returns can be used without another check."
+    let _ = (Prober::new(&config), Reporter::new(&config).start());
+    assert!(config.to_string().contains("worst-case times"));
+    true
+}
+
+/// One value for every option that takes a duration or a list of codes.
+pub fn values(bytes: &[u8]) -> bool {
+    let with = |option: &str| -> Option<Config> {
+        let value = [option.as_bytes(), b"=", bytes].concat();
+        match cli::parse([OsString::from_vec(value)]) {
+            Ok(Command::Run(config)) => Some(config),
+            _ => None,
+        }
+    };
+    let text = std::str::from_utf8(bytes).ok();
+    let meant = text.and_then(nanoseconds);
+    let is_near = |a: u128, b: u128| a.abs_diff(b) <= 1 + b / 1_000_000_000;
+    let mut accepted = false;
+    for (option, least, most) in [
+        ("--interval", 10, 3_600_000),
+        ("--timeout", 1, 60_000),
+        // At least a default cycle.
+        ("--max-age", 1500, 14_400_000),
+    ] {
+        let config = with(option);
+        accepted |= config.is_some();
+        let got = config.map(|config| match option {
+            "--interval" => config.interval,
+            "--timeout" => config.timeout,
+            _ => config.max_age,
+        });
+        let got = got.map(|duration| duration.as_nanos());
+        let (least, most) = (least * 1_000_000, most * 1_000_000);
+        match (meant, got) {
+            // The last digits of a fraction may be rounded across the limit.
+            (Some(meant), _) if is_near(meant, least) || is_near(meant, most) => {}
+            (Some(meant), Some(got)) => assert!(
+                is_near(got, meant) && (least..=most).contains(&got),
+                "{option} {text:?} is {got} ns"
+            ),
+            (Some(meant), None) => assert!(
+                !(least..=most).contains(&meant),
+                "{option} {text:?} is refused"
+            ),
+            (None, got) => assert_eq!(got, None, "{option} {text:?}"),
+        }
+    }
+
+    let list = with("--expect-status");
+    let meant = text.and_then(codes);
+    for code in 0..=1000 {
+        let contains = list.as_ref().map(|list| list.expect_status.contains(code));
+        let expected = meant.as_ref().map(|codes| codes.contains(&code));
+        assert_eq!(contains, expected, "{code} in {text:?}");
+    }
+    accepted || list.is_some()
+}
+
+/// Digits, perhaps a point and up to nine more, and a unit.
+fn nanoseconds(text: &str) -> Option<u128> {
+    let (number, unit) = match text {
+        _ if text.ends_with("ms") => (text.strip_suffix("ms")?, 1_000_000),
+        _ if text.ends_with('s') => (text.strip_suffix('s')?, 1_000_000_000),
+        _ => (text.strip_suffix('m')?, 60_000_000_000),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(fraction) || whole.is_empty() {
+        return None;
+    }
+    if !(1..=9).contains(&fraction.len()) {
+        return None;
+    }
+    let whole = whole.trim_start_matches('0');
+    if whole.len() > 15 {
+        return Some(u128::MAX);
+    }
+    let mut sum = whole.parse().unwrap_or(0) * unit * 1_000_000_000_000;
+    let mut place = unit * 100_000_000_000;
+    for digit in fraction.bytes().take(12) {
+        sum += u128::from(digit - b'0') * place;
+        place /= 10;
+    }
+    Some(sum / 1_000_000_000_000)
+}
+
+fn codes(list: &str) -> Option<Vec<u16>> {
+    let mut codes = Vec::new();
+    for item in list.split(',') {
+        let (first, last) = match item.as_bytes() {
+            [_, _, _] => (item, item),
+            [_, _, _, b'-', _, _, _] => (item.get(..3)?, item.get(4..)?),
+            _ => return None,
+        };
+        let is_code = |code: &str| {
+            code.bytes().all(|byte| byte.is_ascii_digit()) && ("200".."600").contains(&code)
+        };
+        if !is_code(first) || !is_code(last) || first > last {
+            return None;
+        }
+        codes.extend(first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?);
+    }
+    Some(codes)
+}
+
+/// What a client of --metrics-listen sends.
+pub fn request(bytes: &[u8]) -> bool {
+    let reply = reply_to(bytes);
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+    let length = end.map_or(bytes.len(), |end| end + 4);
+    match reply {
+        None => assert!(end.is_none() && length <= 8192, "waits for more"),
+        Some(Reply::TooLarge) => assert!(length > 8192),
+        Some(Reply::BadRequest) => {}
+        Some(_) => assert!(end.is_some() && length <= 8192),
+    }
+    let path = match reply {
+        Some(Reply::Metrics) => "GET /metrics",
+        Some(Reply::Livez) => "GET /livez",
+        _ => return false,
+    };
+    assert!(bytes.starts_with(path.as_bytes()));
+    assert!(matches!(bytes[path.len()], b' ' | b'?'));
+    // However it is cut into packets, no part of it is refused.
+    for length in (0..length).rev().take(100) {
+        assert_eq!(reply_to(&bytes[..length]), None);
+    }
+    true
+}
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a service answers. It closes the connection after it.
+pub fn answer(bytes: &[u8]) -> bool {
+    static SERVICE: OnceLock<Mutex<Service>> = OnceLock::new();
+    let service = SERVICE.get_or_init(|| Mutex::new(Service::start()));
+    let service = service.lock().unwrap_or_else(PoisonError::into_inner);
+    let ask = |prober: &Prober| {
+        let _ = service.answers.send(bytes.to_vec());
+        let start = Instant::now();
+        let outcome = prober.probe();
+        let took = start.elapsed();
+        assert!(took < 2 * TIMEOUT, "{took:?} for {outcome:?}");
+        assert!(!outcome.sentence.contains(char::is_control), "{outcome:?}");
+        outcome.is_good()
+    };
+    let (is_good, is_good_with_body) = (ask(&service.plain), ask(&service.with_body));
+    let shown = String::from_utf8_lossy(bytes);
+    if is_good {
+        assert!(is_ready(bytes), "good, but no ready answer: {shown:?}");
+    }
+    assert!(is_good || !is_good_with_body, "{shown:?}");
+    is_good
+}
+
+/// A service on loopback that gives each connection the next answer.
+struct Service {
+    answers: SyncSender<Vec<u8>>,
+    plain: Prober,
+    with_body: Prober,
+}
+
+impl Service {
+    fn start() -> Service {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on loopback");
+        let port = listener.local_addr().expect("its number").port();
+        let url = format!("http://127.0.0.1:{port}/healthz/ready");
+        let config = Config {
+            url: url.parse().expect("a URL"),
+            timeout: TIMEOUT,
+            expect_status: "200,204,300-399".parse().expect("a list"),
+            ..Config::default()
+        };
+        let with_body = Config {
+            expect_body: Some("ready".to_string()),
+            ..config.clone()
+        };
+        let (answers, next) = sync_channel(1);
+        thread::spawn(move || {
+            for (stream, answer) in listener.incoming().zip(next) {
+                serve(stream.expect("a connection"), answer);
+            }
+        });
+        Service {
+            answers,
+            plain: Prober::new(&config),
+            with_body: Prober::new(&with_body),
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, answer: Vec<u8>) {
+    let mut head = Vec::new();
+    let mut chunk = [0; 1024];
+    // To the end of the request: unread bytes would reset the connection.
+    while !head.ends_with(b"\r\n\r\n") {
+        let length = stream.read(&mut chunk).expect("a request");
+        assert!(length > 0, "half a request");
+        head.extend_from_slice(&chunk[..length]);
+    }
+    // The prober may have seen enough.
+    let _ = stream.write_all(&answer);
+}
+
+/// Whether the bytes begin with a complete head of HTTP/1 with an expected
+/// status. Interim answers (1xx) may come before it, and empty lines; a line may
+/// end without CR (RFC 9112, 2.2).
+fn is_ready(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else {
+        return false;
+    };
+    let lines = bytes[..end].split(|&byte| byte == b'\n');
+    let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    while let Some(line) = lines.by_ref().find(|line| !line.is_empty()) {
+        let status = match line {
+            [
+                b'H',
+                b'T',
+                b'T',
+                b'P',
+                b'/',
+                b'1',
+                b'.',
+                b'0' | b'1',
+                b' ',
+                rest @ ..,
+            ] => rest,
+            _ => return false,
+        };
+        let code = match status.split_at_checked(3) {
+            Some((code, [] | [b' ', ..])) => code,
+            _ => return false,
+        };
+        loop {
+            match lines.next() {
+                Some([]) => break,
+                Some(header) if header.iter().position(|&byte| byte == b':') > Some(0) => {}
+                _ => return false,
+            }
+        }
+        match code {
+            b"200" | b"204" => return true,
+            [b'3', b'0'..=b'9', b'0'..=b'9'] => return true,
+            [b'1', b'0'..=b'9', b'0'..=b'9'] => {}
+            _ => return false,
+        }
+    }
+    false
+}

@@ -81,8 +81,11 @@ fn steady(kind: Kind) -> Steady {
     service.answer(true);
     let (before, start) = (subject.naps(), Instant::now());
     service.answer_for(STEADY);
+    let naps = (subject.naps() - before) / start.elapsed().as_secs_f64();
+    // Between two probes.
+    thread::sleep(Duration::from_millis(300));
     Steady {
-        naps: (subject.naps() - before) / start.elapsed().as_secs_f64(),
+        naps,
         threads: subject.status("Threads"),
         descriptors: subject.descriptors(),
         resident: subject.status("VmRSS"),

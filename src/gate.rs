@@ -12,7 +12,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -94,7 +94,7 @@ impl Gate {
     /// of another one ends.
     fn close(&mut self) {
         let listening = self.doors.iter().filter_map(|door| door.listening.as_ref());
-        listening.for_each(|listening| listening.socket.close());
+        listening.for_each(|listening| close(&listening.socket));
         for door in &mut self.doors {
             door.close();
         }
@@ -147,8 +147,7 @@ impl Door {
         Ok(())
     }
 
-    /// Closes the port, if it is open, and returns why its helper ended if that
-    /// was not because of this.
+    /// Closes the port, if it is open, and returns what its helper says.
     fn close(&mut self) -> Option<String> {
         self.listening.take()?.stop().map(|error| error.to_string())
     }
@@ -156,7 +155,10 @@ impl Door {
 
 #[derive(Debug)]
 struct Listening {
-    socket: Socket,
+    /// The listening socket, shared with the helper, as something that can be
+    /// shut down and given a timeout. Both work on any socket, but `std` offers
+    /// them on [`TcpStream`] only.
+    socket: Arc<TcpStream>,
     helper: JoinHandle<Option<io::Error>>,
 }
 
@@ -169,8 +171,8 @@ impl Listening {
         visits: &Arc<Visits>,
     ) -> io::Result<Listening> {
         let listener = TcpListener::bind(address)?;
-        let socket = Socket::of(&listener)?;
-        let own = socket.try_clone()?;
+        let socket = Arc::new(TcpStream::from(OwnedFd::from(listener.try_clone()?)));
+        let own = Arc::clone(&socket);
         let (lease, visits) = (Arc::clone(lease), Arc::clone(visits));
         let helper = thread::Builder::new()
             .name("accept".to_string())
@@ -179,41 +181,39 @@ impl Listening {
     }
 
     fn stop(self) -> Option<io::Error> {
-        self.socket.close();
+        close(&self.socket);
         // Not a wait: `accept` has just been made to fail (about 50 us).
         self.helper.join().ok().flatten()
     }
 }
 
-/// The helper: accept, close, watch the lease. Returns the error that made it
-/// give up, or nothing if the port was closed on purpose or the lease ran out.
+/// The helper: accept, close, watch the lease. Returns the error that ended it
+/// (EINVAL if the loop closed the port), or nothing if the lease ran out.
 fn accept(
     listener: &TcpListener,
-    socket: &Socket,
+    socket: &TcpStream,
     lease: &Lease,
     visits: &Visits,
 ) -> Option<io::Error> {
     loop {
         let Some(left) = lease.left() else {
-            socket.close();
+            close(socket);
             return None;
         };
         // It bounds how long accept() blocks, so the lease is looked at again
         // the moment it runs out, or was renewed.
         let accepted = socket
-            .stream
             .set_read_timeout(Some(left))
             .and_then(|()| listener.accept());
         match accepted {
             // Dropping the connection closes it: the handshake was the answer.
             Ok(_) => visits.add(),
-            Err(_) if socket.closing.load(Ordering::SeqCst) => return None,
             Err(error) if is_passing(&error) => {}
             // Descriptors or memory exhausted, or something nobody thought of:
             // to accept again at once would spin, and to wait would leave a port
             // open that nobody serves. The loop tries again in its next cycle.
             Err(error) => {
-                socket.close();
+                close(socket);
                 return Some(error);
             }
         }
@@ -238,37 +238,11 @@ pub fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// A listening socket as something that can be shut down and given a timeout.
-/// Both work on any socket, but `std` offers them on [`TcpStream`] only.
-#[derive(Debug)]
-struct Socket {
-    stream: TcpStream,
-    /// Says that an error of `accept` is wanted.
-    closing: Arc<AtomicBool>,
-}
-
-impl Socket {
-    fn of(listener: &TcpListener) -> io::Result<Socket> {
-        Ok(Socket {
-            stream: TcpStream::from(OwnedFd::from(listener.try_clone()?)),
-            closing: Arc::default(),
-        })
-    }
-
-    fn try_clone(&self) -> io::Result<Socket> {
-        Ok(Socket {
-            stream: self.stream.try_clone()?,
-            closing: Arc::clone(&self.closing),
-        })
-    }
-
-    /// Ends the listening: the next SYN gets RST, also while descriptors of the
-    /// socket remain, and a blocked `accept` returns EINVAL. An error would mean
-    /// that the socket does not listen any more.
-    fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
+/// Ends the listening: the next SYN gets RST, also while descriptors of the
+/// socket remain, and a blocked `accept` returns EINVAL. An error would mean that
+/// the socket does not listen any more.
+fn close(socket: &TcpStream) {
+    let _ = socket.shutdown(Shutdown::Both);
 }
 
 /// The connections that were accepted.

@@ -76,8 +76,8 @@ fn the_port_follows_the_service() {
     assert_eq!(healthport.status("Threads"), 2, "2 threads while open");
     assert_eq!(
         healthport.descriptors(),
-        descriptors + 3,
-        "the listener and two handles on it"
+        descriptors + 2,
+        "the listener and a handle on it"
     );
 }
 

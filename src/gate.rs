@@ -96,7 +96,7 @@ impl Gate {
         let listening = self.doors.iter().filter_map(|door| door.listening.as_ref());
         listening.for_each(|listening| close(&listening.socket));
         for door in &mut self.doors {
-            door.close();
+            door.end();
         }
     }
 }
@@ -125,9 +125,7 @@ impl Door {
         {
             // The helper gave up since the last cycle and has closed the port.
             // One cycle closed, so that a helper that fails at once cannot spin.
-            let error = self
-                .close()
-                .unwrap_or_else(|| "the helper died".to_string());
+            let error = self.end().unwrap_or_else(|| "the helper died".to_string());
             return Err(format!("cannot accept on {}: {error}", self.address));
         }
         if self.listening.is_none() {
@@ -147,9 +145,11 @@ impl Door {
         Ok(())
     }
 
-    /// Closes the port, if it is open, and returns what its helper says.
-    fn close(&mut self) -> Option<String> {
-        self.listening.take()?.stop().map(|error| error.to_string())
+    /// Ends what listened, once it is shut, and returns what its helper says.
+    fn end(&mut self) -> Option<String> {
+        let helper = self.listening.take()?.helper;
+        // Not a wait: `accept` has been made to fail, or has failed (50 us).
+        Some(helper.join().ok()??.to_string())
     }
 }
 
@@ -178,12 +178,6 @@ impl Listening {
             .name("accept".to_string())
             .spawn(move || accept(&listener, &own, &lease, &visits))?;
         Ok(Listening { socket, helper })
-    }
-
-    fn stop(self) -> Option<io::Error> {
-        close(&self.socket);
-        // Not a wait: `accept` has just been made to fail (about 50 us).
-        self.helper.join().ok().flatten()
     }
 }
 

@@ -2,7 +2,7 @@
 //! for a report. A stop must close the port in milliseconds whatever the loop is
 //! doing, so outside the sleep the handler itself ends the process.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -83,12 +83,9 @@ impl Signals {
             if left.is_zero() || self.wake.set_read_timeout(Some(left)).is_err() {
                 return Wake::Time;
             }
-            // Bytes: look at the flags again (they may be stale, from a signal
-            // that was already acted upon). Interrupted: sleep what is left.
-            match (&self.wake).read(&mut [0; 64]) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Wake::Time,
-                _ => {}
-            }
+            // Bytes (perhaps of a signal that was acted upon), an interruption,
+            // the end of the time: each is a reason to look again.
+            let _ = (&self.wake).read(&mut [0; 64]);
         }
     }
 

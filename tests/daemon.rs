@@ -263,21 +263,20 @@ fn a_signal_closes_the_port_in_milliseconds() {
 /// loop has gone to sleep ends from the handler without it, so: a few tries.
 #[test]
 fn a_stop_in_the_sleep_is_said() {
-    let said = (0..10).any(|_| {
-        let address = own_address();
-        let service = Service::router(address);
-        service.ready();
-        let mut healthport = Healthport::start(address, &service, &["--interval", "1m"]);
-        healthport.says("port open on");
-        healthport.signal(Signal::TERM);
-        healthport.exits();
-        healthport.log().iter().any(|line| {
-            line.starts_with(
-                "SIGTERM: port closed, stopping; it was: port open: answered 200 (for ",
-            )
-        })
-    });
-    assert!(said);
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let last = format!("{name}: port closed, stopping; it was: port open: answered 200 (for ");
+        let said = (0..10).any(|_| {
+            let address = own_address();
+            let service = Service::router(address);
+            service.ready();
+            let mut healthport = Healthport::start(address, &service, &["--interval", "1m"]);
+            healthport.says("port open on");
+            healthport.signal(signal);
+            healthport.exits();
+            healthport.log().iter().any(|line| line.starts_with(&last))
+        });
+        assert!(said, "{last}");
+    }
 }
 
 #[test]
@@ -449,6 +448,30 @@ fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
     service.ready();
     eventually("said again", || healthport.count(&line) == 2);
     drop(other);
+    healthport.opens();
+}
+
+/// The system says no more than "Permission denied".
+#[test]
+fn a_port_that_takes_a_privilege_says_so() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let listen = format!("{address}:80");
+    let mut command = Healthport::command(address, &service, &["--listen", &listen]);
+    if rustix::process::geteuid().is_root() {
+        let mut setpriv = std::process::Command::new("setpriv");
+        setpriv
+            .args(["--bounding-set", "-net_bind_service"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        command = setpriv;
+    }
+    let healthport = Healthport::spawn(address, command.stderr(Stdio::piped()));
+    healthport.says(&format!(
+        "port closed: cannot listen on {listen}: Permission denied (os error 13), \
+         see SocketBindAllow= in the unit; ports below 1024 take a privilege"
+    ));
     healthport.opens();
 }
 

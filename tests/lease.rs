@@ -45,6 +45,9 @@ fn a_stalled_loop_loses_the_port_and_earns_it_again() {
         text
     });
     healthport.opens();
+    // The line comes after the port, and before the next probe.
+    let probes = service.connections();
+    eventually("the next probe", || service.connections() > probes);
     drop((healthport, command)); // both ends that write
     let log = reader.join().unwrap();
     let lines: Vec<_> = log.lines().collect();

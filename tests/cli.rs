@@ -241,8 +241,17 @@ fn options_that_do_not_go_together() {
         &["--max-age", "1s", "interval + timeout, 1.5s"],
     );
     is_usage_error(&["--max-age", "1499ms"], &["--max-age", "1.499s"]);
-    let shortest = ["--max-age", "1500ms", "--check-config"];
-    assert_eq!(run(&shortest).0, Some(0));
+    // The limits themselves are allowed.
+    for (option, least, most) in [
+        ("--interval", "10ms", "60m"),
+        ("--timeout", "1ms", "1m"),
+        ("--max-age", "1500ms", "240m"),
+    ] {
+        for value in [least, most] {
+            let (code, _, stderr) = run(&[option, value, "--check-config"]);
+            assert_eq!(code, Some(0), "{option} {value}: {stderr}");
+        }
+    }
     is_usage_error(&["--once", "--check-config"], &["--once", "--check-config"]);
     is_usage_error(
         &["--method", "HEAD", "--expect-body", "ok"],

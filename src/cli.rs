@@ -10,7 +10,7 @@ use lexopt::Arg;
 use log::LevelFilter;
 use ureq::http::{HeaderName, HeaderValue, Method, Uri, header};
 
-use crate::config::{Config, default_max_age};
+use crate::config::{Config, default_fast_interval, default_max_age};
 
 /// What --help prints.
 pub const HELP: &str = "\
@@ -22,16 +22,18 @@ usage: healthport [OPTIONS]
                               [http://localhost:1936/healthz/ready]
   -l, --listen ADDR:PORT      the port to open, up to 16 times [0.0.0.0:18898]
   -i, --interval DURATION     from probe to probe, 10ms to 60m [1s]
-  -t, --timeout DURATION      for a whole probe, 1ms to 1m [500ms]
+      --fast-interval DURATION  while a change is being counted, 10ms to 60m
+                              [100ms, or the interval where that is shorter]
+  -t, --timeout DURATION      for a whole probe, 1ms to 1m [3s]
       --rise N                good probes in a row to open, 1 to 100 [1]
-      --fall N                bad probes in a row to close, 1 to 100 [1]
+      --fall N                bad probes in a row to close, 1 to 100 [2]
       --expect-status LIST    good codes and ranges: 200,204,300-399 [200]
       --expect-body TEXT      the first 10 KiB of the body must contain TEXT
       --method METHOD         GET or HEAD [GET]
       --header 'NAME: VALUE'  send it too, repeatable; Host replaces the URL's
       --drain-file PATH       while it exists the port is closed
       --max-age DURATION      close when no probe has ended for this long
-                              [3 x (interval + timeout)]
+                              [2 x (interval + timeout)]
       --metrics-listen ADDR:PORT  serve /metrics and /livez there [off]
       --once                  probe once, print the result, exit 0 or 1
       --check-config          print the settings and worst-case times, exit 0
@@ -103,7 +105,7 @@ fn wrong<T>(line: impl Into<String>) -> Result<T, UsageError> {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut config = Config::default();
     let mut listen = Vec::new();
-    let mut max_age = None;
+    let (mut fast_interval, mut max_age) = (None, None);
     let (mut help, mut version, mut once, mut check_config) = (false, false, false, false);
     let mut parser = lexopt::Parser::from_args(args);
 
@@ -140,6 +142,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                 }
             }
             "interval" => config.interval = option.duration(10, 60 * 60 * 1000, "10ms to 60m")?,
+            "fast-interval" => {
+                fast_interval = Some(option.duration(10, 60 * 60 * 1000, "10ms to 60m")?);
+            }
             "timeout" => config.timeout = option.duration(1, 60 * 1000, "1ms to 1m")?,
             "rise" => config.rise = option.count()?,
             "fall" => config.fall = option.count()?,
@@ -203,9 +208,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     if !listen.is_empty() {
         config.listen = listen;
     }
-    // A lease shorter than a cycle that is allowed would close a healthy port.
-    let cycle = config.interval + config.timeout;
-    config.max_age = max_age.unwrap_or(default_max_age(config.interval, config.timeout));
+    let interval = config.interval;
+    config.fast_interval = fast_interval.unwrap_or(default_fast_interval(interval));
+    if config.fast_interval > interval {
+        return wrong(format!(
+            "--fast-interval '{:?}' is more than --interval '{interval:?}': a change would be counted more slowly than it is looked for",
+            config.fast_interval
+        ));
+    }
+    // A --max-age shorter than one cycle would close the port of a healthy service.
+    let cycle = interval + config.timeout;
+    config.max_age = max_age.unwrap_or(default_max_age(interval, config.timeout));
     if config.max_age < cycle {
         return wrong(format!(
             "--max-age '{:?}' is less than interval + timeout, {cycle:?}: the port would close between two probes",

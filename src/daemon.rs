@@ -94,7 +94,11 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
 
         // Start to start, without drift; a probe that overran is followed at
         // once by one next probe, not by all that were missed.
-        due = (due + config.interval).max(world.now());
+        let pace = match health.progress() {
+            (0, _) => config.interval,
+            _ => config.fast_interval,
+        };
+        due = (due + pace).max(world.now());
         match rest(world, due, &mut told, reporter.status()) {
             Wake::Time => {}
             Wake::Report => {

@@ -10,9 +10,10 @@ use crate::probe::Code;
 use crate::report::Cycle;
 
 /// Upper bounds of the histogram, in microseconds and as they are shown, in
-/// seconds: a local answer takes a millisecond, the router's check of a stuck
-/// HAProxy 2 s.
-const BUCKETS: [(u128, &str); 12] = [
+/// seconds: a local answer takes a millisecond, that of a large router which
+/// writes its configuration up to 1.9 s, that of one with a stuck HAProxy 2.0 s
+/// and something, and the default timeout is 3 s.
+const BUCKETS: [(u128, &str); 13] = [
     (500, "0.0005"),
     (1_000, "0.001"),
     (2_500, "0.0025"),
@@ -23,7 +24,8 @@ const BUCKETS: [(u128, &str); 12] = [
     (250_000, "0.25"),
     (500_000, "0.5"),
     (1_000_000, "1"),
-    (2_500_000, "2.5"),
+    (2_000_000, "2"),
+    (3_000_000, "3"),
     (5_000_000, "5"),
 ];
 

@@ -60,18 +60,19 @@ impl Reporter<'_> {
     pub fn start(&self) -> String {
         let config = self.config;
         format!(
-            "healthport {} probes {} every {:?}, timeout {:?}, rise {}, fall {}; port {} closes within {:?} \
+            "healthport {} probes {} every {:?}, fast {:?}, timeout {:?}, rise {}, fall {}; port {} closes within {:?} \
              of a bad answer, {:?} of a hang, opens within {:?} of a good answer; max-age {:?}",
             env!("CARGO_PKG_VERSION"),
             config.url,
             config.interval,
+            config.fast_interval,
             config.timeout,
             config.rise,
             config.fall,
             config.ports(),
-            config.closes_after_bad(),
-            config.closes_after_hang(),
-            config.opens_after(),
+            config.closes_after_bad(Duration::ZERO),
+            config.closes_after_hang(Duration::ZERO),
+            config.opens_after(Duration::ZERO),
             config.max_age,
         )
     }

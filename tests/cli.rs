@@ -72,6 +72,10 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--interval", "9.999ms", "from 10ms to 60m"),
     ("--interval", "60.1m", "from 10ms to 60m"),
     ("--interval", "99999999999999999999999m", "from 10ms to 60m"),
+    ("--fast-interval", "", DURATION),
+    ("--fast-interval", "1", DURATION),
+    ("--fast-interval", "9ms", "from 10ms to 60m"),
+    ("--fast-interval", "61m", "from 10ms to 60m"),
     ("--timeout", "", DURATION),
     ("--timeout", "500", DURATION),
     ("--timeout", "0ms", "from 1ms to 1m"),
@@ -164,7 +168,7 @@ fn every_option_with_a_value_is_in_the_table() {
             .then(|| format!("--{name}"))
     });
     let with_value: Vec<_> = with_value.collect();
-    assert_eq!(with_value.len(), 14, "{with_value:?}");
+    assert_eq!(with_value.len(), 15, "{with_value:?}");
     for option in with_value {
         assert!(
             WRONG.iter().any(|(wrong, ..)| *wrong == option),
@@ -238,14 +242,21 @@ fn options_that_do_not_go_together() {
 
     is_usage_error(
         &["--max-age", "1s"],
-        &["--max-age", "1s", "interval + timeout, 1.5s"],
+        &["--max-age", "1s", "interval + timeout, 4s"],
     );
-    is_usage_error(&["--max-age", "1499ms"], &["--max-age", "1.499s"]);
+    is_usage_error(&["--max-age", "3999ms"], &["--max-age", "3.999s"]);
+    for args in [
+        &["--fast-interval", "1001ms"][..],
+        &["--interval", "1s", "--fast-interval", "1.001s"],
+    ] {
+        is_usage_error(args, &["--fast-interval", "1.001s", "--interval", "1s"]);
+    }
     // The limits themselves are allowed.
     for (option, least, most) in [
         ("--interval", "10ms", "60m"),
+        ("--fast-interval", "10ms", "1s"),
         ("--timeout", "1ms", "1m"),
-        ("--max-age", "1500ms", "240m"),
+        ("--max-age", "4s", "240m"),
     ] {
         for value in [least, most] {
             let (code, _, stderr) = run(&[option, value, "--check-config"]);
@@ -301,9 +312,9 @@ fn the_defaults_are_those_of_the_contract() {
         ("url", "http://localhost:1936/healthz/ready"),
         ("listen", "0.0.0.0:18898"),
         ("interval", "1s"),
-        ("timeout", "500ms"),
+        ("timeout", "3s"),
         ("rise", "1"),
-        ("fall", "1"),
+        ("fall", "2"),
         ("expect-status", "200"),
         ("method", "GET"),
         ("log-level", "info"),
@@ -319,38 +330,40 @@ fn the_defaults_are_those_of_the_contract() {
             "--{name}: [{default}] is of another option"
         );
     }
-    assert_eq!(value("max-age"), "4.5s");
+    assert_eq!(value("fast-interval"), "100ms");
+    assert_eq!(value("max-age"), "8s");
     for off in ["expect-body", "header", "drain-file", "metrics-listen"] {
         assert_eq!(value(off), "off");
     }
-    assert!(times.contains("closes 1s after a bad answer"), "{times}");
-    assert!(times.contains("closes 1.5s after a hang"), "{times}");
+    assert!(times.contains("closes 1.1s after a bad answer"), "{times}");
+    assert!(times.contains("closes 7s after a hang"), "{times}");
     assert!(times.contains("opens 1s after a good answer"), "{times}");
-    assert!(
-        times.contains("closes 4.5s after the last probe"),
-        "{times}"
-    );
+    assert!(times.contains("closes 8s after the last probe"), "{times}");
+    // A shorter interval is as fast as it goes.
+    let (value, _) = check_config(&["--interval", "20ms"]);
+    assert_eq!(value("fast-interval"), "20ms");
 }
 
 #[test]
 fn the_worst_cases_add_up() {
-    let (_, times) = check_config(&[
-        "--interval",
-        "2s",
-        "--timeout",
-        "1s",
-        "--fall",
-        "3",
-        "--rise",
-        "2",
-    ]);
-    assert!(times.contains("closes 6s after a bad answer"), "{times}");
-    assert!(times.contains("closes 7s after a hang"), "{times}");
-    assert!(times.contains("opens 4s after a good answer"), "{times}");
-    // A timeout above the interval: the next probe starts when the last is over.
-    let (_, times) = check_config(&["--timeout", "3s", "--fall", "2"]);
-    assert!(times.contains("closes 2s after a bad answer"), "{times}");
-    assert!(times.contains("closes 7s after a hang"), "{times}");
+    let adds_up = |args: &str, bad, hang, good| {
+        let args: Vec<_> = args.split(' ').collect();
+        let (_, times) = check_config(&args);
+        for line in [
+            format!("closes {bad} after a bad answer"),
+            format!("closes {hang} after a hang"),
+            format!("opens {good} after a good answer"),
+        ] {
+            assert!(times.contains(&line), "{args:?}: {line} is not in {times}");
+        }
+    };
+    let args = "--interval 2s --timeout 1s --fall 3 --rise 2";
+    adds_up(args, "2.2s", "5s", "2.1s");
+    // The timeout is shorter than the fast interval, which then sets the pace.
+    let args = "--interval 2s --fast-interval 2s --timeout 1s --fall 3 --rise 2";
+    adds_up(args, "6s", "7s", "4s");
+    // As first published: no count, no fast interval.
+    adds_up("--timeout 500ms --fall 1", "1s", "1.5s", "1s");
 }
 
 #[test]
@@ -362,6 +375,7 @@ fn right_values_are_taken() {
         "-l",
         "127.0.0.1:1",
         "-i=1.5s",
+        "--fast-interval=1.5s",
         "-t10ms",
         "--rise=100",
         "--fall",
@@ -384,6 +398,7 @@ fn right_values_are_taken() {
     assert_eq!(value("url"), "http://[::1]:8080/a/b?c=d");
     assert_eq!(value("listen"), "[::]:18898, 127.0.0.1:1");
     assert_eq!(value("interval"), "1.5s");
+    assert_eq!(value("fast-interval"), "1.5s");
     assert_eq!(value("timeout"), "10ms");
     assert_eq!(
         (value("rise"), value("fall")),

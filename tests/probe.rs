@@ -261,7 +261,7 @@ fn once_says_it_in_one_line() {
         once(),
         (
             Some(1),
-            format!("timeout: {url} no complete answer within 500ms\n"),
+            format!("timeout: {url} no complete answer within 3s\n"),
             String::new()
         )
     );

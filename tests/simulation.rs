@@ -13,7 +13,7 @@ use std::time::Duration;
 use std::{env, io, thread};
 
 use fastrand::Rng;
-use healthport::config::Config;
+use healthport::config::{Config, default_fast_interval};
 use healthport::daemon::{self, World};
 use healthport::gate::Port;
 use healthport::probe::{Code, Outcome};
@@ -122,6 +122,8 @@ struct Seen {
     bad: u32,
     /// What they make of the service.
     up: bool,
+    /// Some of them speak for a change, not yet enough.
+    is_counting: bool,
     /// Since when the service is ready, or not; this and the next by `awake`.
     service_since: Duration,
     has_hung: bool,
@@ -164,11 +166,17 @@ fn config(random: &mut Rng) -> Config {
     let most = [interval, 4 * interval][random.usize(..2)];
     let timeout = Duration::from_millis(1) + up_to(random, most);
     let cycle = interval + timeout;
+    let fast = [
+        default_fast_interval(interval),
+        interval,
+        up_to(random, interval),
+    ];
     let addresses = ["0.0.0.0:18898", "[::]:28898", "127.0.0.1:38898"];
     let listen = addresses[..random.usize(1..=3)].iter();
     Config {
         listen: listen.map(|address| address.parse().unwrap()).collect(),
         interval,
+        fast_interval: fast[random.usize(..3)],
         timeout,
         rise: random.u32(1..=4),
         fall: random.u32(1..=4),
@@ -308,8 +316,6 @@ impl<'a> Scripted<'a> {
     /// What must hold at every instant.
     fn check(&self, stalled: bool) {
         let config = self.config;
-        // Answers that take longer than the interval set the pace.
-        let late = self.answer.saturating_sub(config.interval);
         if self.is_open() {
             let (rise, fall) = (config.rise, config.fall);
             assert!(
@@ -321,8 +327,8 @@ impl<'a> Scripted<'a> {
             let open_for = self.awake - self.seen.service_since;
             let bound = match (self.service, self.seen.has_hung) {
                 (Service::Ready, _) => Duration::MAX,
-                (_, true) => config.closes_after_hang() + self.answer,
-                (_, false) => config.closes_after_bad() + late * config.fall + self.answer,
+                (_, true) => config.closes_after_hang(self.answer),
+                (_, false) => config.closes_after_bad(self.answer),
             };
             assert!(
                 open_for <= bound,
@@ -343,7 +349,7 @@ impl<'a> Scripted<'a> {
                 .max(self.seen.drained_since)
                 .max(self.seen.excused);
             let closed_for = self.awake - since;
-            let bound = config.opens_after() + late * config.rise + self.answer;
+            let bound = config.opens_after(self.answer);
             assert!(
                 closed_for <= bound,
                 "closed {closed_for:?} after the service became ready, {bound:?} allowed"
@@ -360,9 +366,13 @@ impl World for Scripted<'_> {
     fn probe(&mut self) -> Outcome {
         self.tally.cycles += 1;
         self.seen.probes += 1;
-        let (gap, interval) = (self.now - self.seen.started, self.config.interval);
+        let gap = self.now - self.seen.started;
+        let pace = match self.seen.is_counting {
+            true => self.config.fast_interval,
+            false => self.config.interval,
+        };
         assert!(
-            self.seen.calm < 2 || gap >= interval,
+            self.seen.calm < 2 || gap >= pace,
             "a burst: {gap:?} after the last probe"
         );
         self.seen.started = self.now;
@@ -420,6 +430,10 @@ impl World for Scripted<'_> {
         }
         self.seen.up |= self.seen.good >= self.config.rise;
         self.seen.up &= self.seen.bad < self.config.fall;
+        self.seen.is_counting = match self.seen.up {
+            true => self.seen.bad > 0,
+            false => self.seen.good > 0,
+        };
         in_time
     }
 

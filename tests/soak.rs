@@ -350,6 +350,8 @@ fn a_soak_in_every_answer_under_a_storm() {
         &format!("http://{address}:1936/"),
         "--timeout",
         "1s",
+        "--fall",
+        "1",
     ]);
     command.args(["--listen", &port.to_string(), "--interval", "10ms"]);
     // A machine that stands still for a second is not what is tested here.

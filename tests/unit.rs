@@ -134,7 +134,7 @@ fn the_options_that_come_along() {
         assert_eq!(setting(&settings, "drain-file "), drain_file);
 
         // What the comments and the man page say of them.
-        assert_eq!(setting(&settings, "closes 2s"), "after a bad answer");
+        assert_eq!(setting(&settings, "closes 1.1s"), "after a bad answer");
         assert_eq!(setting(&settings, "closes 7s"), "after a hang");
         let longest_pause =
             seconds(&of_unit("WatchdogSec=")) / 4.0 + seconds(setting(&settings, "timeout "));
@@ -142,6 +142,24 @@ fn the_options_that_come_along() {
             longest_pause + 0.5 <= seconds(&of_unit("WatchdogSec=")),
             "{name}.conf: the watchdog barks after a pause of {longest_pause} s"
         );
+
+        // The defaults are the recommendation: what is named differs from them.
+        let file = read(&format!("systemd/{name}.conf"));
+        let (_, options) = file.split_once("HEALTHPORT_OPTS=\"").unwrap();
+        let words: Vec<_> = options.trim_end_matches(['"', '\n']).split(' ').collect();
+        let words: Vec<_> = words
+            .iter()
+            .map(|word| word.trim_start_matches("\\\n"))
+            .collect();
+        for option in words.chunks(2) {
+            let others: Vec<_> = words.iter().filter(|word| !option.contains(word)).collect();
+            let others = others
+                .iter()
+                .map(|word| word.to_string())
+                .collect::<Vec<_>>();
+            let (_, without) = check_config(&format!("HEALTHPORT_OPTS='{}'", others.join(" ")));
+            assert_ne!(without, settings, "{name}.conf: {option:?} is the default");
+        }
     }
 }
 

@@ -218,6 +218,9 @@ fn command(
                 &url,
                 "--interval",
                 &interval,
+                // The floor and the loop of curl know no count either.
+                "--fall",
+                "1",
                 "--log-level",
                 "error",
             ]);

@@ -228,8 +228,9 @@ impl Healthport {
         let mut command = Command::new(BINARY);
         command.args(["--url", &service.url(), "--interval", "20ms"]);
         command.args(["--listen", &format!("{address}:18898")]);
-        // Long enough for a noisy machine, where a test does not ask for less.
-        command.args(["--timeout", "2s"]).args(args);
+        // Long enough for a noisy machine, where a test does not ask for less; and
+        // every answer counts, so that a story about one answer is short.
+        command.args(["--timeout", "2s", "--fall", "1"]).args(args);
         command.stdin(Stdio::null()).env_remove("NOTIFY_SOCKET");
         command
     }

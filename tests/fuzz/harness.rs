@@ -32,6 +32,7 @@ pub fn command_line(bytes: &[u8]) -> bool {
     let ms = Duration::from_millis;
     let cycle = config.interval + config.timeout;
     assert!((ms(10)..=ms(3_600_000)).contains(&config.interval));
+    assert!((ms(10)..=config.interval).contains(&config.fast_interval));
     assert!((ms(1)..=ms(60_000)).contains(&config.timeout));
     assert!((1..=100).contains(&config.rise) && (1..=100).contains(&config.fall));
     assert!((cycle..=ms(14_400_000)).contains(&config.max_age));
@@ -62,14 +63,17 @@ pub fn values(bytes: &[u8]) -> bool {
     let mut accepted = false;
     for (option, least, most) in [
         ("--interval", 10, 3_600_000),
+        // At most the default interval.
+        ("--fast-interval", 10, 1000),
         ("--timeout", 1, 60_000),
         // At least a default cycle.
-        ("--max-age", 1500, 14_400_000),
+        ("--max-age", 4000, 14_400_000),
     ] {
         let config = with(option);
         accepted |= config.is_some();
         let got = config.map(|config| match option {
             "--interval" => config.interval,
+            "--fast-interval" => config.fast_interval,
             "--timeout" => config.timeout,
             _ => config.max_age,
         });

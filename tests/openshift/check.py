@@ -150,6 +150,11 @@ class Daemonset(unittest.TestCase):
         self.assertEqual(ours.pop("drain-file"), "off")
         del routers["metrics-listen"], routers["drain-file"]
         self.assertEqual(ours, routers)
+        # The defaults are the recommendation: what is named differs from them.
+        defaults = settings([])
+        for arg in CONTAINER["args"]:
+            name, value = arg.removeprefix("--").split("=", 1)
+            self.assertNotEqual(defaults[name], value, arg)
 
     def test_a_stopped_process_is_killed_in_the_time_that_the_comment_says(self):
         probe = CONTAINER["livenessProbe"]
@@ -222,14 +227,15 @@ class Monitoring(unittest.TestCase):
         }
         self.assertEqual(tested, {rule["alert"] for rule in RULES["spec"]["groups"][0]["rules"]})
 
-    def test_slow_means_half_of_the_timeout(self):
+    def test_slow_means_what_no_ready_router_is_and_the_timeout_is_not_near(self):
         (slow,) = [
             rule
             for rule in RULES["spec"]["groups"][0]["rules"]
             if rule["alert"] == "HealthportProbeSlow"
         ]
         timeout = float(settings(CONTAINER["args"])["timeout"].removesuffix("s"))
-        self.assertEqual(float(slow["expr"].split(">")[1]), timeout / 2)
+        # A router that is ready was measured to take up to 1.9 s.
+        self.assertTrue(1.9 < float(slow["expr"].split(">")[1]) <= timeout * 2 / 3)
         self.assertIn(
             f"the timeout is {timeout:g} s", " ".join(slow["annotations"]["description"].split())
         )
@@ -373,15 +379,15 @@ class Readme(unittest.TestCase):
 
     def test_the_timeline_is_what_the_program_says(self):
         worst = run(BINARY, *CONTAINER["args"], "--check-config")
-        closes = int(re.search(r"closes (\d+)s after a bad answer", worst)[1])
+        closes = float(re.search(r"closes ([\d.]+)s after a bad answer", worst)[1])
         opens = int(re.search(r"opens (\d+)s after", worst)[1])
         gone, back = closes + 3 * 10, opens + 2 * 10
         for line in [
-            f"| T + {closes} s | serves | closed |",
-            f"| T + {gone} s |",
+            f"| T + {closes:g} s | serves | closed |",
+            f"| T + {gone:g} s |",
             f"| R + {opens} s | serves | open |",
             f"| R + {back} s |",
-            f"{45 - gone} s before it must |",
+            f"{45 - gone:g} s before it must |",
             f"back for {30 - back} s",
         ]:
             self.assertIn(line, " ".join(self.TEXT.split()))

@@ -200,6 +200,73 @@ fn rise_and_fall_count_consecutive_answers() {
     );
 }
 
+/// What --check-config prints for the defaults: 1.1 s after a bad answer, 7 s after
+/// a hang, 1 s after a good answer, each plus one probe and here plus the noise of a
+/// machine. What noise cannot hide is counted from the first bad answer on.
+#[test]
+fn the_defaults_react_in_the_times_that_they_print() {
+    const NOISE: Duration = Duration::from_secs(5);
+    let ms = Duration::from_millis;
+    let address = own_address();
+    let service = Service::router(address);
+    let healthport = Healthport::with_defaults(address, &service, &[]);
+    let changes = |within: Duration, open: bool| {
+        let start = Instant::now();
+        let what = if open { "open port" } else { "closed port" };
+        common::within(within + NOISE, what, || healthport.is_open() == open);
+        start.elapsed()
+    };
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        service.ready();
+        changes(ms(1000), true);
+        service.not_ready();
+        let (begun, start) = (service.connections(), Instant::now());
+        eventually("a bad answer", || service.connections() > begun);
+        assert!(start.elapsed() < ms(1000) + NOISE, "an interval");
+        fastest = fastest.min(changes(ms(100), false));
+    }
+    // The second bad answer is fetched after 100 ms, not after another second.
+    assert!(fastest < ms(900), "{fastest:?} from the first bad answer");
+
+    service.ready();
+    changes(ms(1000), true);
+    service.hangs();
+    let took = changes(ms(7000), false);
+    assert!(took >= ms(5000), "closed after one timeout: {took:?}");
+    healthport.says("no complete answer within 3s (open");
+}
+
+/// A router with 10,000 routes that writes its configuration, every fifth answer of
+/// a ready one: 1.0 to 1.9 s late (measured). The first published defaults, 500ms
+/// and 1, took such nodes out, all of them at the same moment.
+#[test]
+fn an_answer_that_is_late_does_not_close_the_port() {
+    let late = |args: &[&str]| {
+        let address = own_address();
+        let service = Service::router(address);
+        let asked = AtomicUsize::new(0);
+        service.does(move |mut stream| {
+            read_head(&mut stream);
+            let number = asked.fetch_add(1, Ordering::SeqCst);
+            if number % 5 == 4 {
+                let more = number as u64 / 5 % 2 * 900;
+                thread::sleep(Duration::from_millis(1000 + more));
+            }
+            let _ = stream.write_all(READY.as_bytes());
+        });
+        let healthport = Healthport::with_defaults(address, &service, args);
+        healthport.opens();
+        (service, healthport)
+    };
+    let (service, healthport) = late(&[]);
+    let (_service, first_published) = late(&["--timeout", "500ms", "--fall", "1"]);
+    eventually("two late answers", || service.connections() > 10);
+    assert_eq!(healthport.count("port closed on"), 0);
+    assert!(healthport.is_open());
+    first_published.says("port closed on");
+}
+
 /// Start to start, without drift, and no burst after a probe that overran.
 #[test]
 fn probes_keep_their_interval() {

@@ -224,14 +224,26 @@ impl Healthport {
         Self::spawn(address, command.stderr(Stdio::piped()))
     }
 
-    pub fn command(address: IpAddr, service: &Service, args: &[&str]) -> Command {
+    /// With the defaults, unless `args` say otherwise.
+    pub fn with_defaults(address: IpAddr, service: &Service, args: &[&str]) -> Healthport {
+        let mut command = Self::bare(address, service);
+        Self::spawn(address, command.args(args).stderr(Stdio::piped()))
+    }
+
+    fn bare(address: IpAddr, service: &Service) -> Command {
         let mut command = Command::new(BINARY);
-        command.args(["--url", &service.url(), "--interval", "20ms"]);
+        command.args(["--url", &service.url()]);
         command.args(["--listen", &format!("{address}:18898")]);
+        command.stdin(Stdio::null()).env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    pub fn command(address: IpAddr, service: &Service, args: &[&str]) -> Command {
+        let mut command = Self::bare(address, service);
+        command.args(["--interval", "20ms"]);
         // Long enough for a noisy machine, where a test does not ask for less; and
         // every answer counts, so that a story about one answer is short.
         command.args(["--timeout", "2s", "--fall", "1"]).args(args);
-        command.stdin(Stdio::null()).env_remove("NOTIFY_SOCKET");
         command
     }
 

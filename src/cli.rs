@@ -3,7 +3,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::Arg;
@@ -11,6 +12,7 @@ use log::LevelFilter;
 use ureq::http::{HeaderName, HeaderValue, Method, Uri, header};
 
 use crate::config::{Config, default_fast_interval, default_max_age};
+use crate::dial;
 
 /// What --help prints.
 pub const HELP: &str = "\
@@ -18,7 +20,7 @@ healthport: opens a TCP port only while an HTTP health endpoint says ready
 
 usage: healthport [OPTIONS]
 
-  -u, --url URL               what to probe, plain HTTP
+  -u, --url URL               what to probe, plain HTTP; no name but localhost
                               [http://localhost:1936/healthz/ready]
   -l, --listen ADDR:PORT      the port to open, up to 16 times [0.0.0.0:18898]
   -i, --interval DURATION     from probe to probe, 10ms to 60m [1s]
@@ -31,7 +33,7 @@ usage: healthport [OPTIONS]
       --expect-body TEXT      the first 10 KiB of the body must contain TEXT
       --method METHOD         GET or HEAD [GET]
       --header 'NAME: VALUE'  send it too, repeatable; Host replaces the URL's
-      --drain-file PATH       while it exists the port is closed
+      --drain-file PATH       while it exists the port is closed; absolute
       --max-age DURATION      close when no probe has ended for this long
                               [2 x (interval + timeout)]
       --metrics-listen ADDR:PORT  serve /metrics and /livez there [off]
@@ -48,7 +50,8 @@ Everything else is in healthport(8).
 const URL: &str = "a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)";
 const STATUS: &str = "codes and ranges from 200 to 599, like 200,204,300-399";
 /// What --listen and --metrics-listen take.
-const ADDRESS: &str = "an IP address and a port, like 0.0.0.0:18898 or [::]:18898";
+const ADDRESS: &str =
+    "an IP address and a port, like 0.0.0.0:18898 or [::]:18898, not multicast or broadcast";
 
 const MAX_LISTEN: usize = 16;
 const MAX_MAX_AGE: Duration = Duration::from_secs(4 * 60 * 60);
@@ -128,12 +131,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             parser: &mut parser,
         };
         match name.as_str() {
-            "url" => config.url = option.value(URL, url)?,
+            "url" => {
+                config.url = option.value(URL, url)?;
+                if dial::addresses(&config.url).is_none() {
+                    return wrong(format!(
+                        "--url {:?} is not allowed: names are not looked up, its host is an IP address \
+                         or localhost, and --header 'Host: NAME' sends a name",
+                        config.url.to_string()
+                    ));
+                }
+            }
             "listen" => {
                 let address = option.value(ADDRESS, address)?;
-                if listen.contains(&address) {
-                    return wrong(format!("--listen '{address}' is given twice"));
-                }
                 listen.push(address);
                 if listen.len() > MAX_LISTEN {
                     return wrong(format!(
@@ -175,7 +184,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                 }
                 config.headers.push((name, value));
             }
-            "drain-file" => config.drain_file = Some(option.value("a path", non_empty)?.into()),
+            "drain-file" => {
+                config.drain_file = Some(option.value("an absolute path", absolute)?);
+            }
             "max-age" => {
                 max_age = Some(option.duration(
                     1,
@@ -207,6 +218,19 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
 
     if !listen.is_empty() {
         config.listen = listen;
+    }
+    for (position, first) in config.listen.iter().enumerate() {
+        let others = config.listen[position + 1..].iter();
+        let others = others.map(|other| ("listen", other));
+        let metrics = config.metrics_listen.iter();
+        let others = others.chain(metrics.map(|other| ("metrics-listen", other)));
+        for (option, other) in others {
+            if overlap(first, other) {
+                return wrong(format!(
+                    "--{option} '{other}' overlaps --listen '{first}': two sockets cannot share a port"
+                ));
+            }
+        }
     }
     let interval = config.interval;
     config.fast_interval = fast_interval.unwrap_or(default_fast_interval(interval));
@@ -343,14 +367,41 @@ fn url(text: &str) -> Option<Uri> {
     is_good.then_some(url)
 }
 
+/// One that a TCP connect can reach: the system lets a socket listen on a group or
+/// on everybody, and nothing ever comes.
 fn address(text: &str) -> Option<SocketAddr> {
-    text.parse()
-        .ok()
-        .filter(|address: &SocketAddr| address.port() > 0)
+    let address: SocketAddr = text.parse().ok()?;
+    let ip = address.ip().to_canonical();
+    let is_one = !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
+    (address.port() > 0 && is_one).then_some(address)
+}
+
+/// Whether a socket on one address keeps another from the same port, or takes its
+/// connections: a wildcard covers its family, `[::]` covers IPv4 too.
+fn overlap(a: &SocketAddr, b: &SocketAddr) -> bool {
+    // What --listen '[::ffff:127.0.0.1]:1' opens is 127.0.0.1.
+    let (ip, other) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let covers = |ip: IpAddr, other: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_unspecified() && other.is_ipv4(),
+        IpAddr::V6(ip) => ip.is_unspecified(),
+    };
+    // A link-local address is another one on every link.
+    let same = match (a, b) {
+        (SocketAddr::V6(a), SocketAddr::V6(b)) if a.ip().is_unicast_link_local() => {
+            a.ip() == b.ip() && a.scope_id() == b.scope_id()
+        }
+        _ => ip == other,
+    };
+    a.port() == b.port() && (same || covers(ip, other) || covers(other, ip))
 }
 
 fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_string())
+}
+
+/// The working directory is the unit's or the image's, not the operator's.
+fn absolute(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text)).filter(|path| path.is_absolute())
 }
 
 fn http_header(text: &str) -> Option<(HeaderName, HeaderValue)> {
@@ -360,4 +411,47 @@ fn http_header(text: &str) -> Option<(HeaderName, HeaderValue)> {
         return None;
     }
     Some((name.parse().ok()?, value.parse().ok()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::overlap;
+
+    #[test]
+    fn addresses_that_overlap_on_a_port() {
+        for (a, b, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("127.0.0.1:1", "0.0.0.0:2", false),
+            ("127.0.0.1:1", "[::1]:1", false),
+            ("127.0.0.1:1", "[::]:1", true),
+            ("0.0.0.0:1", "[::]:1", true),
+            ("0.0.0.0:1", "0.0.0.0:1", true),
+            ("0.0.0.0:1", "[::]:2", false),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("[::1]:1", "[::1]:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("[::1]:1", "[::2]:1", false),
+            ("[::]:1", "[::]:1", true),
+            // IPv4 in IPv6's clothes.
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.2:1", false),
+            ("[::ffff:127.0.0.1]:1", "0.0.0.0:1", true),
+            ("[::ffff:0.0.0.0]:1", "127.0.0.1:1", true),
+            ("[::ffff:0.0.0.0]:1", "[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", "[::]:1", true),
+            // Scopes tell link-local addresses apart, and no others.
+            ("[fe80::1%1]:1", "[fe80::1%2]:1", false),
+            ("[fe80::1%1]:1", "[fe80::1%1]:1", true),
+            ("[2001:db8::1%1]:1", "[2001:db8::1%2]:1", true),
+            ("[fe80::1%1]:1", "[::]:1", true),
+        ] {
+            let (one, other) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(overlap(&one, &other), expected, "{a} and {b}");
+            assert_eq!(overlap(&other, &one), expected, "{b} and {a}");
+        }
+    }
 }

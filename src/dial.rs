@@ -1,143 +1,201 @@
 //! From the URL's host to a connection: which addresses, in which order, and what
 //! to say if none of them answers. Errors that are made here are about the
 //! connection; ureq's own, later ones, are about the answer.
+//!
+//! Names are not looked up. A static glibc loads the host's NSS modules for a
+//! name and can die of it (SIGFPE with `hosts: files dns myhostname` on a host
+//! with a newer glibc), and a health check that depends on DNS is a check of DNS.
 
-use std::fmt;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
 use ureq::{Error, Timeout};
 
-/// The most addresses that ureq takes for a name.
-const MAX_ADDRESSES: usize = 16;
-
-/// Name look-up. For an address there is nothing to look up, and `localhost` is
-/// both loopback addresses (RFC 6761), as services listen on one, the other, or
-/// both (openshift/origin#7432).
-///
-/// Any other name takes a thread, since getaddrinfo knows no timeout. ureq's own
-/// resolver starts one for every probe: while a DNS server does not answer they
-/// pile up (21 at four probes a second, measured), and it panics when the system
-/// has no more. Here is at most one, and the next probe waits for it too.
-#[derive(Debug, Default)]
-pub struct Lookup {
-    pending: Mutex<Option<Receiver<io::Result<Vec<SocketAddr>>>>>,
-}
-
-impl Lookup {
-    fn name(&self, host: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, Error> {
-        let failed = |error: &dyn fmt::Display| {
-            Error::Other(format!("cannot look up {host}: {error}").into())
-        };
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let (receiver, is_late) = match pending.take() {
-            Some(receiver) => (receiver, true),
-            None => {
-                let (sender, receiver) = mpsc::channel();
-                let name = (host.to_string(), port);
-                let look_up = move || sender.send(name.to_socket_addrs().map(Iterator::collect));
-                let thread = thread::Builder::new()
-                    .name("lookup".to_string())
-                    .spawn(look_up);
-                thread.map_err(|error| failed(&error))?;
-                (receiver, false)
-            }
-        };
-        match receiver.recv_timeout(timeout) {
-            // It took longer than a probe may: in what way it failed in the end is
-            // no news, and would be a line in the log every time.
-            Ok(Err(_)) if is_late => Err(Error::Timeout(Timeout::Resolve)),
-            Ok(addresses) => addresses.map_err(|error| failed(&error)),
-            Err(RecvTimeoutError::Timeout) => {
-                *pending = Some(receiver);
-                Err(Error::Timeout(Timeout::Resolve))
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(failed(&"no answer")),
-        }
+/// The addresses of the URL's host, in the order in which they are tried; nothing
+/// if it is neither an IP address nor `localhost`, which is both loopback
+/// addresses (RFC 6761), as services listen on one, the other, or both
+/// (openshift/origin#7432).
+pub fn addresses(url: &Uri) -> Option<Vec<SocketAddr>> {
+    let (host, port) = (url.host()?, url.port_u16().unwrap_or(80));
+    if host.eq_ignore_ascii_case("localhost") {
+        return Some(vec![
+            (Ipv4Addr::LOCALHOST, port).into(),
+            (Ipv6Addr::LOCALHOST, port).into(),
+        ]);
     }
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let address: IpAddr = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().ok()?.into(),
+        None => host.parse::<Ipv4Addr>().ok()?.into(),
+    };
+    Some(vec![(address, port).into()])
 }
 
-impl Resolver for Lookup {
+/// [`addresses`] for ureq. Its own resolver calls getaddrinfo.
+#[derive(Debug)]
+pub struct Addresses;
+
+impl Resolver for Addresses {
     fn resolve(
         &self,
         uri: &Uri,
         _: &ureq::config::Config,
-        timeout: NextTimeout,
+        _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let host = uri.host().unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(80);
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let found = if host.eq_ignore_ascii_case("localhost") {
-            vec![
-                (Ipv4Addr::LOCALHOST, port).into(),
-                (Ipv6Addr::LOCALHOST, port).into(),
-            ]
-        } else if let Ok(address) = bare.parse::<IpAddr>() {
-            vec![(address, port).into()]
-        } else {
-            self.name(host, port, *timeout.after)?
-        };
-        let mut addresses = self.empty();
-        for address in found.into_iter().take(MAX_ADDRESSES) {
-            addresses.push(address);
+        let mut resolved = self.empty();
+        for address in addresses(uri).ok_or(Error::HostNotFound)? {
+            resolved.push(address);
         }
-        Ok(addresses)
+        Ok(resolved)
     }
 }
 
-/// Connects to one address after the other. ureq's own connector does too, but
-/// reports only the last error: where there is no IPv6, a service that is down
-/// on 127.0.0.1 would read "Address family not supported".
-#[derive(Debug, Default)]
-pub struct Dial(TcpConnector);
+/// Connects to the first address with all the time there is, and to the next only
+/// if nobody can be there. ureq's own connector gives each a share (one lost SYN,
+/// and half of --timeout failed a healthy service), reports the last error (where
+/// there is no IPv6, "Address family not supported" for a service that is down on
+/// 127.0.0.1), and does not show its socket.
+#[derive(Debug)]
+pub struct Dial;
 
 impl Connector for Dial {
-    type Out = <TcpConnector as Connector>::Out;
+    type Out = Connection;
 
     fn connect(
         &self,
         details: &ConnectionDetails,
-        chained: Option<()>,
-    ) -> Result<Option<Self::Out>, Error> {
+        _: Option<()>,
+    ) -> Result<Option<Connection>, Error> {
         let start = Instant::now();
         let mut first = None;
-        for (tried, &address) in details.addrs.iter().enumerate() {
-            // An address that swallows SYNs leaves their share to the others.
+        for &address in details.addrs.iter() {
             let left = details.timeout.after.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                break; // ureq takes zero for a whole second
-            }
-            let share = left / (details.addrs.len() - tried) as u32;
-            let mut addrs = details.resolver.empty();
-            addrs.push(address);
-            let one = ConnectionDetails {
-                addrs,
-                timeout: NextTimeout {
-                    after: share.into(),
-                    ..details.timeout
-                },
-                current_time: details.current_time.clone(),
-                run_connector: details.run_connector.clone(),
-                register_shutdown: details.register_shutdown.clone(),
-                ..*details
-            };
-            let error = match self.0.connect(&one, chained) {
-                Err(Error::Timeout(_)) => Error::Timeout(Timeout::Connect),
-                Err(error) => {
-                    let error = error.into_io();
-                    Error::Other(format!("cannot connect to {address}: {error}").into())
+            let (error, may_be_at_the_next) = match connect(address, left) {
+                Ok(stream) => {
+                    let input = details.config.input_buffer_size();
+                    let output = details.config.output_buffer_size();
+                    let buffers = LazyBuffers::new(input, output);
+                    return Ok(Some(Connection { stream, buffers }));
                 }
-                connected => return connected,
+                Err(failure) => failure,
             };
             first.get_or_insert(error);
+            if !may_be_at_the_next {
+                break;
+            }
         }
-        Err(first.unwrap_or(Error::Timeout(Timeout::Connect)))
+        Err(first.unwrap_or(Error::HostNotFound))
+    }
+}
+
+/// Connects to one address. The error comes with whether that address has nobody
+/// for sure: refused, or no way there.
+fn connect(address: SocketAddr, left: Duration) -> Result<TcpStream, (Error, bool)> {
+    // `connect_timeout` calls a timeout of zero invalid.
+    if left.is_zero() {
+        return Err((Error::Timeout(Timeout::Connect), false));
+    }
+    let connected = TcpStream::connect_timeout(&address, left).and_then(|stream| {
+        stream.set_nodelay(true)?;
+        let own = stream.local_addr()?;
+        Ok((stream, own))
+    });
+    let (reason, nobody) = match connected {
+        Ok((stream, own)) if own == address => {
+            hang_up(&stream);
+            let reason = "connected to itself, nobody listens there";
+            (reason.to_string(), true)
+        }
+        Ok((stream, _)) => return Ok(stream),
+        Err(error) => match error.kind() {
+            ErrorKind::TimedOut => return Err((Error::Timeout(Timeout::Connect), false)),
+            ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable => (error.to_string(), true),
+            _ => (error.to_string(), false),
+        },
+    };
+    let sentence = format!("cannot connect to {address}: {reason}");
+    Err((Error::Other(sentence.into()), nobody))
+}
+
+/// Ends a connection to itself: as its source port the kernel took the very port
+/// that nobody listens on. A plain close would leave it in TIME_WAIT, and the
+/// service could not bind its port for a minute. A close with something unread is
+/// a reset, which leaves nothing behind.
+fn hang_up(mut stream: &TcpStream) {
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(10)));
+    let _ = stream.write(b"x").and_then(|_| stream.peek(&mut [0]));
+}
+
+/// The connection, as ureq wants it.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    buffers: LazyBuffers,
+}
+
+impl Transport for Connection {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let start = Instant::now();
+        let mut rest = &self.buffers.output()[..amount];
+        while !rest.is_empty() {
+            let sent = within(timeout, start, |left| {
+                self.stream.set_write_timeout(Some(left))?;
+                self.stream.write(rest)
+            })?;
+            rest = &rest[sent..];
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let input = self.buffers.input_append_buf();
+        let length = within(timeout, Instant::now(), |left| {
+            self.stream.set_read_timeout(Some(left))?;
+            self.stream.read(input)
+        })?;
+        self.buffers.input_appended(length);
+        Ok(length > 0)
+    }
+
+    /// Whether it could serve another request: it serves one.
+    fn is_open(&mut self) -> bool {
+        false
+    }
+}
+
+/// Runs a read or a write in what is left of the time, once more after a signal
+/// (SA_RESTART does not restart what has a timeout).
+fn within(
+    timeout: NextTimeout,
+    start: Instant,
+    mut run: impl FnMut(Duration) -> io::Result<usize>,
+) -> Result<usize, Error> {
+    loop {
+        let left = timeout.after.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(Error::Timeout(timeout.reason));
+        }
+        match run(left) {
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted => {}
+                ErrorKind::WouldBlock => return Err(Error::Timeout(timeout.reason)),
+                _ => return Err(error.into()),
+            },
+            Ok(length) => return Ok(length),
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod dial;
 pub mod gate;
 pub mod health;
+pub mod journal;
 pub mod lease;
 pub mod metrics;
 pub mod notify;

@@ -1,13 +1,13 @@
 //! Result to exit code, logger, wiring. The flow is in `daemon.rs`.
 
 use std::io::{self, Write};
-use std::net::TcpListener;
 use std::process::ExitCode;
 use std::{env, panic, process};
 
 use healthport::cli::{self, Command};
 use healthport::config::Config;
 use healthport::daemon::{self, Host};
+use healthport::journal;
 use healthport::notify::Notify;
 use healthport::probe::Prober;
 use healthport::responder;
@@ -27,18 +27,18 @@ fn main() -> ExitCode {
     // a voice is no service; to end closes the port, and who restarts it gives
     // it a new standard error.
     panic::set_hook(Box::new(|panic| {
-        let _ = writeln!(io::stderr(), "healthport: {panic}");
+        journal::complain(&format!("healthport: {panic}"));
         process::exit(SYSTEM.into());
     }));
     let command = match cli::parse(env::args_os().skip(1)) {
         Ok(command) => command,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "healthport: {error}\nTry 'healthport --help'");
+            journal::complain(&format!("healthport: {error}\nTry 'healthport --help'"));
             return USAGE.into();
         }
     };
     run(command).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "healthport: {error}");
+        journal::complain(&format!("healthport: {error}"));
         SYSTEM.into()
     })
 }
@@ -69,9 +69,8 @@ fn run(command: Command) -> Result<ExitCode, String> {
             let watchdog = notify.watchdog;
             let mut host = Host::new(&config, notify, signals);
             if let Some(address) = config.metrics_listen {
-                let serving = TcpListener::bind(address)
-                    .and_then(|listener| responder::serve(listener, host.metrics()));
-                serving.map_err(|error| format!("cannot serve metrics on {address}: {error}"))?;
+                responder::serve(address, config.interval, host.metrics())
+                    .map_err(|error| format!("cannot serve metrics: {error}"))?;
             }
             daemon::run(&config, watchdog, &mut host);
             Ok(ExitCode::SUCCESS)
@@ -91,7 +90,5 @@ fn log(config: &Config) -> Result<(), String> {
     let logger = SimpleLogger::new().with_level(config.log_level);
     // "ureq" and "ureq_proto" would tell every step of every probe.
     let logger = logger.with_module_level("ureq", LevelFilter::Warn.min(config.log_level));
-    logger
-        .init()
-        .map_err(|error| format!("cannot start the log: {error}"))
+    journal::init(logger).map_err(|error| format!("cannot start the log: {error}"))
 }

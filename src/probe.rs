@@ -10,7 +10,7 @@ use ureq::http::{HeaderValue, Request, header};
 use ureq::{Agent, Error, Timeout};
 
 use crate::config::Config;
-use crate::dial::{Dial, Lookup};
+use crate::dial::{Addresses, Dial};
 
 /// How much of the body --expect-body looks at, in bytes (the kubelet's limit).
 const BODY_LIMIT: usize = 10 * 1024;
@@ -101,7 +101,7 @@ impl Prober {
         }
         // Most defaults are for a browser-like client and wrong for a probe.
         let agent = Agent::config_builder()
-            .timeout_global(Some(config.timeout)) // from look-up to last byte
+            .timeout_global(Some(config.timeout)) // from connect to last byte
             .proxy(None) // else HTTP_PROXY from the environment
             .max_redirects(0) // else 10: a login page would look ready
             .max_redirects_will_error(false) // the redirect is the answer
@@ -115,7 +115,7 @@ impl Prober {
             .output_buffer_size(2 * HEAD_LIMIT)
             .build();
         Prober {
-            agent: Agent::with_parts(agent, Dial::default(), Lookup::default()),
+            agent: Agent::with_parts(agent, Dial, Addresses),
             request,
             config: config.clone(),
         }
@@ -173,10 +173,6 @@ impl Prober {
     /// Every error of ureq, which are all about transport and protocol here.
     fn failed(&self, error: &Error) -> Outcome {
         let (code, sentence) = match error {
-            Error::Timeout(Timeout::Resolve) => (
-                Code::Timeout,
-                format!("no address for the name within {:?}", self.config.timeout),
-            ),
             Error::Timeout(Timeout::Connect) => (
                 Code::Timeout,
                 format!("no connection within {:?}", self.config.timeout),
@@ -185,7 +181,7 @@ impl Prober {
                 Code::Timeout,
                 format!("no complete answer within {:?}", self.config.timeout),
             ),
-            // Only Dial and Lookup make these.
+            // Only Dial makes these.
             Error::Other(reason) => (Code::Connect, reason.to_string()),
             Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => (
                 Code::Protocol,

@@ -138,16 +138,14 @@ impl Reporter<'_> {
             self.since = cycle.now;
         }
 
-        let failed = cycle.ports.iter().find_map(|port| match port {
-            Port::Failed(sentence) => Some(sentence.as_str()),
-            _ => None,
-        });
-        let state = if cycle.ports.contains(&Port::Open) {
-            "open"
-        } else {
-            "closed"
+        let failed: Vec<_> = cycle.ports.iter().filter_map(failure).collect();
+        let open = addresses(|_, now| *now == Port::Open);
+        self.state = match (open.as_str(), failed.join("; ").as_str()) {
+            ("", "") => format!("port closed: {why}"),
+            ("", failed) => format!("port closed: {failed}"),
+            (_, "") => format!("port open: {why}"),
+            (open, failed) => format!("port open on {open} only: {failed}"),
         };
-        self.state = format!("port {state}: {}", failed.unwrap_or(&why));
         lines
     }
 
@@ -173,6 +171,13 @@ impl Cycle<'_> {
     /// a count that is not full yet or a system that refuses the port.
     fn is_refused(&self) -> bool {
         self.drained.is_some() || !self.up && !self.outcome.is_good()
+    }
+}
+
+fn failure(port: &Port) -> Option<&str> {
+    match port {
+        Port::Failed(sentence) => Some(sentence),
+        _ => None,
     }
 }
 

@@ -11,6 +11,8 @@ use common::run;
 
 const URL: &str = "a URL like http://HOST[:PORT]/PATH";
 const ADDRESS: &str = "an IP address and a port";
+const NAME: &str = "names are not looked up, its host is an IP address or localhost, \
+                    and --header 'Host: NAME' sends a name";
 const DURATION: &str = "a number with its unit (ms, s or m)";
 const COUNT: &str = "a whole number from 1 to 100";
 const STATUS: &str = "codes and ranges from 200 to 599";
@@ -42,6 +44,17 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--url", "http://localhost/#ready", URL),
     ("--url", "http://local host/", URL),
     ("--url", "http://localhost/\n", URL),
+    ("--url", "http://router.example/healthz/ready", NAME),
+    ("--url", "http://router.example:1936/", NAME),
+    ("--url", "http://localhost./", NAME),
+    ("--url", "http://localhost.localdomain/", NAME),
+    // What getaddrinfo would take for an address.
+    ("--url", "http://127.1/", NAME),
+    ("--url", "http://2130706433/", NAME),
+    ("--url", "http://0x7f.0.0.1/", NAME),
+    ("--url", "http://127.0.0.01/", NAME),
+    ("--url", "http://[127.0.0.1]/", NAME),
+    ("--url", "http://[fe80::1%2]/", NAME),
     ("--listen", "", ADDRESS),
     ("--listen", "18898", ADDRESS),
     ("--listen", ":18898", ADDRESS),
@@ -53,6 +66,16 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--listen", "::18898", ADDRESS),
     ("--listen", "*:18898", ADDRESS),
     ("--listen", "256.0.0.1:18898", ADDRESS),
+    ("--listen", "[fe80::1%eth0]:18898", ADDRESS),
+    ("--listen", "224.0.0.1:18898", "not multicast or broadcast"),
+    ("--listen", "239.255.255.255:18898", "not multicast"),
+    (
+        "--listen",
+        "255.255.255.255:18898",
+        "not multicast or broadcast",
+    ),
+    ("--listen", "[ff02::1]:18898", "not multicast"),
+    ("--listen", "[::ffff:224.0.0.1]:18898", "not multicast"),
     ("--interval", "", DURATION),
     ("--interval", "1", DURATION),
     ("--interval", "s", DURATION),
@@ -118,13 +141,17 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--header", "X-Probe: 1\r\nX-Other: 2", HEADER),
     ("--header", "X-Probe\n: 1", HEADER),
     ("--header", "X-Probe: \u{7}", HEADER),
-    ("--drain-file", "", "a path"),
+    ("--drain-file", "", "an absolute path"),
+    ("--drain-file", "router.drain", "an absolute path"),
+    ("--drain-file", "./router.drain", "an absolute path"),
+    ("--drain-file", "../etc/router.drain", "an absolute path"),
     ("--max-age", "", DURATION),
     ("--max-age", "4", DURATION),
     ("--max-age", "241m", "from interval + timeout to 240m"),
     ("--metrics-listen", "", ADDRESS),
     ("--metrics-listen", "9100", ADDRESS),
     ("--metrics-listen", "0.0.0.0:0", ADDRESS),
+    ("--metrics-listen", "224.0.0.1:9100", "not multicast"),
     ("--log-level", "", LEVEL),
     ("--log-level", "off", LEVEL),
     ("--log-level", "INFO", LEVEL),
@@ -227,10 +254,45 @@ fn values_that_are_not_utf8_are_errors() {
 
 #[test]
 fn options_that_do_not_go_together() {
+    for (options, first, second) in [
+        (["--listen", "--listen"], "0.0.0.0:1", "0.0.0.0:1"),
+        (["--listen", "--listen"], "0.0.0.0:1", "127.0.0.1:1"),
+        (["--listen", "--listen"], "0.0.0.0:1", "[::]:1"),
+        (
+            ["--listen", "--listen"],
+            "127.0.0.1:1",
+            "[::ffff:127.0.0.1]:1",
+        ),
+        (["--listen", "--metrics-listen"], "127.0.0.1:1", "0.0.0.0:1"),
+        (["--listen", "--metrics-listen"], "[::]:1", "127.0.0.1:1"),
+    ] {
+        let parts = [
+            &format!("{} '{second}' overlaps", options[1]),
+            &format!("{} '{first}'", options[0]),
+        ];
+        let parts = parts.map(String::as_str);
+        is_usage_error(&[options[0], first, options[1], second], &parts);
+        is_usage_error(&[options[1], second, options[0], first], &["overlaps"]);
+    }
+    // Also with the default of --listen, and whatever stands between.
     is_usage_error(
-        &["--listen", "0.0.0.0:1", "--listen", "0.0.0.0:1"],
-        &["--listen", "0.0.0.0:1", "twice"],
+        &["--metrics-listen", "[::]:18898"],
+        &["--metrics-listen '[::]:18898'", "--listen '0.0.0.0:18898'"],
     );
+    is_usage_error(
+        &["-l", "[::1]:1", "-l", "127.0.0.1:1", "-l", "[::]:1"],
+        &["--listen '[::]:1' overlaps --listen '[::1]:1'"],
+    );
+    for apart in [
+        ["--listen=0.0.0.0:1", "--listen=[::1]:1"],
+        ["--listen=127.0.0.1:1", "--listen=127.0.0.2:1"],
+        ["--listen=127.0.0.1:1", "--metrics-listen=127.0.0.2:1"],
+        ["--listen=0.0.0.0:1", "--metrics-listen=0.0.0.0:2"],
+        ["--listen=[fe80::1%1]:1", "--listen=[fe80::1%2]:1"],
+    ] {
+        let (code, _, stderr) = run(&[apart[0], apart[1], "--check-config"]);
+        assert_eq!(code, Some(0), "{apart:?}: {stderr}");
+    }
     let listen =
         |count| (1..=count).flat_map(|port| ["--listen".to_string(), format!("0.0.0.0:{port}")]);
     is_usage_error(

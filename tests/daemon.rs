@@ -503,6 +503,95 @@ fn several_addresses_in_one_process() {
     );
 }
 
+/// What a line begins with where systemd's journal is standard error, and where
+/// JOURNAL_STREAM is of somebody else. A file stands in for the journal's socket.
+#[test]
+fn lines_for_the_journal_carry_their_priority() {
+    use std::os::unix::fs::MetadataExt;
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let taken = TcpListener::bind((address, 18898)).unwrap();
+    let path = std::env::temp_dir().join(format!("healthport-journal-{address}"));
+    let file = std::fs::File::create(&path).unwrap();
+    let (device, inode) = (
+        file.metadata().unwrap().dev(),
+        file.metadata().unwrap().ino(),
+    );
+    let lines = || -> Vec<String> {
+        let text = std::fs::read_to_string(&path).unwrap();
+        text.lines().map(str::to_string).collect()
+    };
+    let begins = |start: &str| lines().iter().any(|line| line.starts_with(start));
+    let stderr = || {
+        file.set_len(0).unwrap();
+        let append = std::fs::File::options().append(true).open(&path);
+        Stdio::from(append.unwrap())
+    };
+    let run = |named: &str, args: &[&str]| {
+        let mut command = Healthport::command(address, &service, args);
+        command.env("JOURNAL_STREAM", named).stderr(stderr());
+        Healthport::spawn(address, &mut command)
+    };
+
+    let journal = format!("{device}:{inode}");
+    let healthport = run(&journal, &["--log-level", "debug"]);
+    eventually("an error", || {
+        begins("<3>ERROR [healthport] port closed: cannot listen")
+    });
+    eventually("a probe", || begins("<7>DEBUG [healthport] probe: ok"));
+    assert!(begins("<6>INFO  [healthport] healthport "));
+    drop(healthport);
+    let seen = lines();
+    assert!(seen.iter().all(|line| line.starts_with('<')), "{seen:#?}");
+
+    // A start that fails is an error, to its last line.
+    let mut failed = run(&journal, &["--rise", "0"]);
+    assert_eq!(failed.exits().code(), Some(64));
+    let seen = lines();
+    assert!(seen[0].starts_with("<3>healthport: --rise"), "{seen:#?}");
+    assert_eq!(seen[1..], ["<3>Try 'healthport --help'"]);
+
+    for other in [
+        format!("{device}:{}", inode + 1),
+        format!("{device}"),
+        String::new(),
+    ] {
+        let healthport = run(&other, &[]);
+        eventually("an error", || begins("ERROR [healthport] port closed"));
+        drop(healthport);
+        let seen = lines();
+        assert!(!seen.iter().any(|line| line.starts_with('<')), "{seen:#?}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    drop(taken);
+}
+
+/// "open" together with "cannot listen" must say which is which.
+#[test]
+fn the_state_of_some_open_and_some_failed_addresses_names_both() {
+    let (address, second) = (own_address(), own_address());
+    let service = Service::router(address);
+    service.ready();
+    let other = TcpListener::bind((second, 18898)).unwrap();
+    let listen = format!("{second}:18898");
+    let healthport = Healthport::start(address, &service, &["--listen", &listen]);
+    healthport.opens();
+    // The first line after each signal has the state of the last cycle.
+    let state = |expected: &str| {
+        eventually(&format!("{expected} in {:#?}", healthport.log()), || {
+            healthport.signal(Signal::USR1);
+            healthport.count(expected) > 0
+        });
+    };
+    state(&format!(
+        "port open on {address}:18898 only: cannot listen on {listen}: Address already in use (os error 98) (for "
+    ));
+    drop(other);
+    healthport.says(&format!("port open on {listen}: answered 200"));
+    state("port open: answered 200 (for ");
+}
+
 #[test]
 fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
     let address = own_address();

@@ -163,6 +163,34 @@ fn the_options_that_come_along() {
     }
 }
 
+/// The kernel takes the list, and it has every port that the options name and
+/// the unit allows.
+#[test]
+fn the_kernel_reserves_the_ports() {
+    let sysctl = read("systemd/healthport.sysctl.conf");
+    let lines: Vec<_> = sysctl.lines().filter(|l| !l.starts_with('#')).collect();
+    let [line] = lines[..] else {
+        panic!("more than one setting: {lines:?}");
+    };
+    let (key, list) = line.split_once(" = ").unwrap();
+    assert_eq!(key, "net.ipv4.ip_local_reserved_ports");
+    let range = of_unit("SocketBindAllow=tcp:");
+    assert!(list.split(',').any(|part| part == range), "{list}");
+    for name in ["router", "api", "mcs"] {
+        let (_, settings) = check_config(&read(&format!("systemd/{name}.conf")));
+        let url = setting(&settings, "url ");
+        let port = url.split(['/', ':']).nth(4).unwrap();
+        assert!(list.split(',').any(|part| part == port), "{list}: {port}");
+    }
+    let script = format!(
+        "echo {list} >/proc/sys/net/ipv4/ip_local_reserved_ports
+        cat /proc/sys/net/ipv4/ip_local_reserved_ports"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--net", "sh", "-euc", &script]);
+    assert_eq!(run("util-linux", &mut command), (true, format!("{list}\n")));
+}
+
 /// Every HEALTHPORT_OPTS that somebody may copy from the documents.
 #[test]
 fn the_options_in_the_documents() {
@@ -242,6 +270,7 @@ fn the_readme_packs_what_is_needed() {
 -rw-r--r-- root/root etc/healthport/healthport.nft
 -rw-r--r-- root/root etc/healthport/mcs.conf
 -rw-r--r-- root/root etc/healthport/router.conf
+-rw-r--r-- root/root etc/sysctl.d/50-healthport.conf
 -rw-r--r-- root/root etc/systemd/system/healthport@.service
 -rw-r--r-- root/root etc/systemd/system/healthport@.service.d/balancer-only.conf
 -rwxr-xr-x root/root usr/local/bin/healthport

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use healthport::cli::{self, Command};
 use healthport::config::Config;
+use healthport::dial;
 use healthport::probe::Prober;
 use healthport::report::Reporter;
 use healthport::responder::{Reply, reply_to};
@@ -41,6 +42,8 @@ pub fn command_line(bytes: &[u8]) -> bool {
     assert!(ports.into_iter().all(|address| address.port() > 0));
     assert_eq!(config.url.scheme_str(), Some("http"));
     assert!(config.url.host().is_some_and(|host| !host.is_empty()));
+    assert!(dial::addresses(&config.url).is_some(), "{}", config.url);
+    assert!(config.drain_file.iter().all(|path| path.is_absolute()));
     assert_ne!(config.expect_body.as_deref(), Some(""));
     // "What it returns can be used without another check."
     let _ = (Prober::new(&config), Reporter::new(&config).start());

@@ -270,7 +270,7 @@ class Machineconfig(unittest.TestCase):
                         "name": "",
                         "labels": {"machineconfiguration.openshift.io/role": ""},
                     },
-                    "storage": {"files": [local, local]},
+                    "storage": {"files": [local, local, local]},
                     "systemd": {"units": [unit]},
                 }
             ),
@@ -280,6 +280,7 @@ class Machineconfig(unittest.TestCase):
         expected = {
             "/usr/local/bin/healthport": (0o755, "target/release/healthport"),
             "/etc/healthport/router.conf": (0o644, "systemd/router.conf"),
+            "/etc/sysctl.d/50-healthport.conf": (0o644, "systemd/healthport.sysctl.conf"),
         }
         self.assertEqual(files, expected)
         # Not a copy of the unit: the unit.
@@ -335,8 +336,10 @@ class Machineconfig(unittest.TestCase):
             {"type": "DaemonReload"},
             {"type": "Restart", "restart": {"serviceName": UNIT["name"]}},
         ]
+        sysctl = [{"type": "Restart", "restart": {"serviceName": "systemd-sysctl.service"}}]
         for entry in policy["files"] + policy["units"]:
-            self.assertEqual(entry["actions"], restart)
+            is_sysctl = entry.get("path") == "/etc/sysctl.d/50-healthport.conf"
+            self.assertEqual(entry["actions"], sysctl if is_sysctl else restart)
         # NodeDisruptionPolicyServiceName of openshift/api, operator/v1.
         self.assertRegex(UNIT["name"], r"^[a-zA-Z0-9:._\\-]+\.service$")
 

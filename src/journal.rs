@@ -1,0 +1,78 @@
+//! Priorities for the journal, which takes a line without one for information:
+//! `journalctl -p err` would show nothing. Where standard error is the journal's,
+//! each line begins with its priority (sd-daemon(3)); elsewhere lines are as
+//! simple_logger writes them.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use log::{Level, Log, Metadata, Record, SetLoggerError};
+use simple_logger::SimpleLogger;
+
+/// Takes over the log.
+///
+/// # Errors
+/// If somebody else has done so.
+pub fn init(logger: SimpleLogger) -> Result<(), SetLoggerError> {
+    if !is_stderr() {
+        return logger.init();
+    }
+    log::set_max_level(logger.max_level());
+    log::set_boxed_logger(Box::new(Prioritised(logger)))
+}
+
+/// Writes the lines of an error without the log: what ends the program, or keeps it
+/// from starting. Nothing can be done if that fails.
+pub fn complain(lines: &str) {
+    let priority = if is_stderr() {
+        priority(Level::Error)
+    } else {
+        ""
+    };
+    let lines = lines.lines().map(|line| format!("{priority}{line}\n"));
+    let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
+}
+
+/// Whether systemd's JOURNAL_STREAM, `DEVICE:INODE`, names our standard error. It
+/// does not where somebody in between has sent that elsewhere.
+fn is_stderr() -> bool {
+    let Ok(named) = env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let stderr = io::stderr().as_fd().try_clone_to_owned();
+    let ours = stderr.and_then(|stderr| File::from(stderr).metadata());
+    ours.is_ok_and(|ours| named == format!("{}:{}", ours.dev(), ours.ino()))
+}
+
+struct Prioritised(SimpleLogger);
+
+impl Log for Prioritised {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            // Two writes, one line: nobody may come between.
+            let _held = io::stderr().lock();
+            eprint!("{}", priority(record.level()));
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}

@@ -1,6 +1,6 @@
 //! What healthport costs and how fast it is, as ratios to a floor that anyone
 //! can check by reading it (floor.rs) and to what an operator would write
-//! instead (loop.sh). `cargo bench` prints every table in about four minutes,
+//! instead (loop.sh). `cargo bench` prints every table in about five minutes,
 //! `cargo bench -- storm` one. Times on a busy machine are noise: what is
 //! compared runs in turns, and the load is printed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -9,6 +9,7 @@
 mod common;
 mod cost;
 mod floor;
+mod interval;
 #[path = "../common/kernel.rs"]
 mod kernel;
 mod reaction;
@@ -19,8 +20,9 @@ mod table;
 
 use std::{env, fs};
 
-const SECTIONS: [(&str, fn()); 4] = [
+const SECTIONS: [(&str, fn()); 5] = [
     ("reaction", reaction::print),
+    ("interval", interval::print),
     ("cost", cost::print),
     ("storm", storm::print),
     ("scale", scale::print),

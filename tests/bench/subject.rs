@@ -14,7 +14,7 @@ use crate::floor;
 use crate::kernel::Kernel;
 
 /// Not 18898: a healthport with its defaults has that on every address.
-const FIRST_PORT: u16 = 18900;
+pub const FIRST_PORT: u16 = 18900;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -107,7 +107,18 @@ impl Subject {
         let ports: Vec<SocketAddr> = (0..listeners)
             .map(|number| (address, FIRST_PORT + number).into())
             .collect();
-        let mut command = command(kind, service.address, interval, address, &ports);
+        let command = command(kind, service.address, interval, address, &ports);
+        Subject::run(kind, command, ports)
+    }
+
+    /// A healthport with default flags, but for the interval.
+    pub fn with_defaults(service: &Service, interval: Duration, port: SocketAddr) -> Subject {
+        let ports = vec![port];
+        let command = healthport(service.address, interval, &ports);
+        Subject::run(Kind::Healthport, command, ports)
+    }
+
+    fn run(kind: Kind, mut command: Command, ports: Vec<SocketAddr>) -> Subject {
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("start what is measured");
         Subject { kind, child, ports }
@@ -200,6 +211,22 @@ impl Drop for Subject {
     }
 }
 
+fn healthport(service: SocketAddr, interval: Duration, ports: &[SocketAddr]) -> Command {
+    let mut command = Command::new(BINARY);
+    let interval = format!("{}ms", interval.as_millis());
+    command.args(["--url", &url(service), "--interval", &interval]);
+    command.args(["--log-level", "error"]);
+    for port in ports {
+        command.args(["--listen", &port.to_string()]);
+    }
+    command.env_remove("NOTIFY_SOCKET");
+    command
+}
+
+fn url(service: SocketAddr) -> String {
+    format!("http://{service}/healthz/ready")
+}
+
 fn command(
     kind: Kind,
     service: SocketAddr,
@@ -207,27 +234,12 @@ fn command(
     address: IpAddr,
     ports: &[SocketAddr],
 ) -> Command {
-    let url = format!("http://{service}/healthz/ready");
     let mut command;
     match kind {
         Kind::Healthport => {
-            command = Command::new(BINARY);
-            let interval = format!("{}ms", interval.as_millis());
-            command.args([
-                "--url",
-                &url,
-                "--interval",
-                &interval,
-                // The floor and the loop of curl know no count either.
-                "--fall",
-                "1",
-                "--log-level",
-                "error",
-            ]);
-            for port in ports {
-                command.args(["--listen", &port.to_string()]);
-            }
-            command.env_remove("NOTIFY_SOCKET");
+            command = healthport(service, interval, ports);
+            // The floor and the loop of curl know no count either.
+            command.args(["--fall", "1"]);
         }
         Kind::Floor => {
             command = Command::new(env::current_exe().unwrap());
@@ -237,7 +249,7 @@ fn command(
         Kind::Shell => {
             command = Command::new("sh");
             command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/loop.sh"));
-            command.args([&url, &interval.as_secs_f64().to_string()]);
+            command.args([&url(service), &interval.as_secs_f64().to_string()]);
             command.args([address.to_string(), ports[0].port().to_string()]);
             command.process_group(0);
         }

@@ -15,10 +15,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::{Load, Push, Summary};
-use crate::plan::{INTERVAL, Network, Ports, Profile, Result, SYNC, Scale, State, now};
+use crate::plan::{
+    Check, FAST_INTERVAL, FIRST_PROBE_FALL, FIRST_TIMEOUT, INTERVAL, Network, PROBE_FALL, Ports,
+    Profile, Result, SILENCE, Scale, Size, State, TIMEOUT, now,
+};
 use crate::process::{Proc, Tail, check_tools};
-use crate::router::Spec;
-use crate::switch::{self, Failure, Line, Switch};
+use crate::router::{ROUTE, Spec};
+use crate::switch::{self, Failure, Line, Switch, Watch};
 
 /// The release binary under `cargo test --release`, else the debug one.
 const HEALTHPORT: &str = env!("CARGO_BIN_EXE_healthport");
@@ -34,8 +37,12 @@ pub struct Setup {
     pub scale: Scale,
     pub profile: Profile,
     pub lines: Vec<Line>,
-    /// healthport's --timeout, in real seconds.
-    pub timeout: f64,
+    /// Whether the switch has watches.
+    pub watches: bool,
+    /// What the routers are that start from now on; see [`Spec`].
+    pub size: Size,
+    pub api: f64,
+    pub maxconn: u32,
     /// What the progress line begins with; nothing: no progress.
     pub title: Option<String>,
     /// Set by SIGINT and SIGTERM.
@@ -48,6 +55,7 @@ pub struct Story {
     pub states: Vec<(f64, usize, State)>,
     pub beliefs: Vec<Belief>,
     pub failures: Vec<Failure>,
+    pub downs: Vec<(f64, Watch)>,
 }
 
 /// The switch began or stopped sending requests to a node.
@@ -73,6 +81,15 @@ impl Story {
             .map_or(State::Absent, |(state, _)| state)
     }
 
+    /// How long a node's router had been ready at a time, reloads included.
+    pub fn ready_for(&self, node: usize, time: f64) -> Option<f64> {
+        let states = self.states.iter().rev();
+        let states = states.filter(|&&(at, of, _)| of == node && at <= time);
+        let ready =
+            states.take_while(|(_, _, state)| matches!(state, State::Ready | State::Reload));
+        ready.last().map(|&(since, _, _)| time - since)
+    }
+
     pub fn believes(&self, line: usize, node: usize) -> bool {
         let mut beliefs = self.beliefs.iter().rev();
         let last = beliefs.find(|belief| belief.line == line && belief.node == node);
@@ -93,8 +110,10 @@ impl Drop for Dir {
 #[derive(Debug)]
 struct Node {
     ports: Ports,
-    healthport: Proc,
+    healthports: Vec<Proc>,
     router: Option<Proc>,
+    /// What holds HAProxy in the `sidecar` profile.
+    sidecar: Option<Proc>,
     haproxy: Option<Pid>,
     words: Option<Tail>,
 }
@@ -138,15 +157,23 @@ impl Lab {
             let ports = network.node(number);
             nodes.push(Node {
                 ports,
-                healthport: healthport(&dir.0, number, ports, &setup)?,
+                healthports: healthports(&dir.0, number, ports, &setup)?,
                 router: None,
+                sidecar: None,
                 haproxy: None,
                 words: None,
             });
         }
         let ports: Vec<_> = nodes.iter().map(|node| node.ports).collect();
         let line = |line| network.switch(line);
-        let config = switch::config(&dir.0, &setup.lines, line, &ports, setup.scale);
+        let config = switch::config(
+            &dir.0,
+            &setup.lines,
+            setup.watches,
+            line,
+            &ports,
+            setup.scale,
+        );
         let mut lab = Lab {
             switch: Switch::start(&dir.0, &config)?,
             setup,
@@ -181,18 +208,27 @@ impl Lab {
             name: format!("router{number}"),
             ports: node.ports,
             profile: self.setup.profile,
+            size: self.setup.size,
+            api: self.setup.api,
+            maxconn: self.setup.maxconn,
             scale: self.setup.scale,
             hello: self.network.hello(),
             dir: self.dir.0.clone(),
         };
         let program = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
-        let args = ["--router".to_string()].into_iter().chain(spec.args());
-        node.router = Some(Proc::spawn(
-            &self.dir.0,
-            &spec.name,
-            program.as_os_str(),
-            args,
-        )?);
+        let spawn = |what: &str| {
+            let args = [what.to_string()].into_iter().chain(spec.args());
+            Proc::spawn(&self.dir.0, &spec.name, program.as_os_str(), args)
+        };
+        // A sidecar that outlived its router serves on.
+        let serves = node.sidecar.as_mut().is_some_and(|s| s.ended().is_none());
+        if spec.profile != Profile::Sidecar {
+            node.sidecar = None; // dropped, which is SIGKILL
+        } else if !serves {
+            spec.forget();
+            node.sidecar = Some(spawn("--sidecar")?);
+        }
+        node.router = Some(spawn("--router")?);
         if node.words.is_none() {
             let words = self.dir.0.join(format!("{}.out", spec.name));
             node.words = Some(Tail::open(&words)?);
@@ -205,7 +241,8 @@ impl Lab {
         self.signal_router(node, Signal::TERM);
     }
 
-    pub fn reload(&mut self, node: usize) {
+    /// A route has changed; the router reloads as soon as it may.
+    pub fn change_route(&mut self, node: usize) {
         self.signal_router(node, Signal::HUP);
     }
 
@@ -219,40 +256,75 @@ impl Lab {
         self.signal_haproxy(node, Signal::KILL);
     }
 
+    /// The whole pod; [`Lab::freeze_router`] leaves HAProxy alone.
     pub fn freeze(&mut self, node: usize) {
         self.say(node, State::Frozen);
         self.signal_router(node, Signal::STOP);
         self.signal_haproxy(node, Signal::STOP);
     }
 
-    /// Ends [`Lab::hang`] and [`Lab::freeze`].
+    pub fn freeze_router(&mut self, node: usize) {
+        self.say(node, State::Frozen);
+        self.signal_router(node, Signal::STOP);
+    }
+
+    /// Ends [`Lab::hang`], [`Lab::freeze`] and [`Lab::freeze_router`].
     pub fn thaw(&mut self, node: usize) {
         self.signal_haproxy(node, Signal::CONT);
         self.signal_router(node, Signal::CONT);
         self.say(node, State::Ready);
     }
 
-    /// kill -9 for the router and its HAProxy; waits until both ports refuse.
+    /// kill -9 for the router; waits until its ports refuse. Its HAProxy dies with
+    /// it, but for that of a sidecar, which is not its child.
     pub fn kill(&mut self, node: usize) -> Result<()> {
         self.say(node, State::Killed);
-        self.signal_haproxy(node, Signal::KILL);
+        let sidecar = self.nodes[node].sidecar.is_some();
+        if !sidecar {
+            self.signal_haproxy(node, Signal::KILL);
+        }
         self.nodes[node].router = None; // dropped, which is SIGKILL
         self.wait_for("refused ports", 1.0, |lab| {
             let ports = lab.nodes[node].ports;
             let refused = |address| TcpStream::connect(address).is_err();
-            refused(ports.http()) && refused(ports.stats())
+            refused(ports.stats()) && (sidecar || refused(ports.http()))
         })
     }
 
-    /// A client whose request does not end keeps the router busy until dropped.
-    pub fn busy_client(&self, node: usize) -> Result<TcpStream> {
-        let address = self.nodes[node].ports.http();
-        let hold = || {
-            let mut client = TcpStream::connect(address)?;
-            client.write_all(b"POST /hold HTTP/1.1\r\nHost: lab\r\nContent-Length: 1\r\n\r\n")?;
-            Ok(client)
+    /// How often the ports of all healthports of a name have closed, by their log.
+    pub fn closes(&self, name: &str) -> Result<usize> {
+        let count = |node| {
+            let path = self.dir.0.join(format!("{name}{node}.err"));
+            let log = fs::read_to_string(&path);
+            let log = log.map_err(|error| format!("cannot read {path:?}: {error}"))?;
+            Ok(log.matches("(open for ").count())
         };
-        hold().map_err(|error: io::Error| format!("cannot keep {address} busy: {error}"))
+        (0..NODES).map(count).sum()
+    }
+
+    /// A client that sends a byte of its request now and then keeps the router
+    /// busy until it is dropped.
+    pub fn busy_client(&self, node: usize) -> Result<Arc<TcpStream>> {
+        let address = self.nodes[node].ports.http();
+        let request =
+            format!("POST /hold HTTP/1.1\r\nHost: {ROUTE}\r\nContent-Length: 1000\r\n\r\n");
+        let client = TcpStream::connect(address)
+            .and_then(|mut client| client.write_all(request.as_bytes()).map(|()| client))
+            .map_err(|error| format!("cannot keep {address} busy: {error}"))?;
+        let client = Arc::new(client);
+        let (held, pause) = (
+            Arc::downgrade(&client),
+            self.setup.scale.wait(SILENCE / 10.0),
+        );
+        thread::spawn(move || {
+            while let Some(client) = held.upgrade()
+                && client.as_ref().write_all(b"x").is_ok()
+            {
+                drop(client);
+                thread::sleep(pause);
+            }
+        });
+        Ok(client)
     }
 
     fn say(&mut self, node: usize, state: State) {
@@ -330,7 +402,9 @@ impl Lab {
     /// Waits until the router of a node says `state`.
     pub fn reach(&mut self, node: usize, state: State) -> Result<()> {
         let what = format!("{state} on node {}", node + 1);
-        self.wait_for(&what, 100.0 + SYNC, |lab| lab.story.state(node) == state)
+        self.wait_for(&what, 110.0 + self.setup.api, |lab| {
+            lab.story.state(node) == state
+        })
     }
 
     /// Waits until the switch has checked and sends to every node on every line.
@@ -368,7 +442,9 @@ impl Lab {
         }
         self.hello.must_run()?;
         for number in 0..NODES {
-            self.nodes[number].healthport.must_run()?;
+            for healthport in &mut self.nodes[number].healthports {
+                healthport.must_run()?;
+            }
             self.listen_to_router(number)?;
         }
         let mut requests = 0;
@@ -386,7 +462,10 @@ impl Lab {
             }
         }
         self.switch.proc.must_run()?;
-        self.story.failures.extend(self.switch.failures()?);
+        let (failures, downs) = self.switch.news()?;
+        self.story.failures.extend(failures);
+        let downs = downs.into_iter().map(|down| (now(), down));
+        self.story.downs.extend(downs);
         if let Some(title) = &self.setup.title {
             let states: Vec<_> = (0..NODES)
                 .map(|node| self.story.state(node).name())
@@ -423,13 +502,17 @@ impl Lab {
                 self.story.states.push((at, number, state));
             }
         }
-        if let Some(status) = ended
-            && let Some(mut router) = node.router.take()
-        {
+        // What a router said before the lab did something is heard after it.
+        self.story.states.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if let (Some(status), Some(router)) = (ended, &mut node.router) {
             if !status.success() {
                 router.must_run()?;
             }
-            self.say(number, State::Gone);
+            // The pod ends with the last of its two containers.
+            if node.sidecar.as_mut().is_none_or(|s| s.ended().is_some()) {
+                (node.router, node.sidecar) = (None, None);
+                self.say(number, State::Gone);
+            }
         }
         Ok(())
     }
@@ -453,17 +536,43 @@ frontend hello
     )
 }
 
-fn healthport(dir: &std::path::Path, number: usize, ports: Ports, setup: &Setup) -> Result<Proc> {
+/// One with the defaults; where a line asks for it, one with those that were
+/// published first.
+fn healthports(
+    dir: &std::path::Path,
+    number: usize,
+    ports: Ports,
+    setup: &Setup,
+) -> Result<Vec<Proc>> {
     // Its own limit: 10ms is the shortest interval that it takes.
     let millis = |real| format!("{}ms", setup.scale.millis(real).max(10));
-    let args = [
-        format!("--url=http://{}/healthz/ready", ports.stats()),
-        format!("--listen={}", ports.healthport()),
-        format!("--interval={}", millis(INTERVAL)),
-        format!("--timeout={}", millis(setup.timeout)),
-    ];
-    let name = format!("healthport{number}");
-    Proc::spawn(dir, &name, OsStr::new(HEALTHPORT), args)
+    let start = |name, listen, timeout, fall| {
+        let args = [
+            format!("--url=http://{}/healthz/ready", ports.stats()),
+            format!("--listen={listen}"),
+            format!("--interval={}", millis(INTERVAL)),
+            format!("--fast-interval={}", millis(FAST_INTERVAL)),
+            format!("--timeout={}", millis(timeout)),
+            format!("--fall={fall}"),
+        ];
+        let name = format!("{name}{number}");
+        Proc::spawn(dir, &name, OsStr::new(HEALTHPORT), args)
+    };
+    let mut all = vec![start(
+        "healthport",
+        ports.healthport(),
+        TIMEOUT,
+        PROBE_FALL,
+    )?];
+    if setup
+        .lines
+        .iter()
+        .any(|line| line.check == Check::FirstPublished)
+    {
+        let listen = ports.first_published();
+        all.push(start("first", listen, FIRST_TIMEOUT, FIRST_PROBE_FALL)?);
+    }
+    Ok(all)
 }
 
 /// One line on the terminal that is written over and over; elsewhere a line now

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::plan::{Mode, Result, Scale};
 use crate::process::Proc;
+use crate::router::ROUTE;
 
 /// How hard to push.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +57,7 @@ impl Load {
         if mode == Mode::Tcp {
             args.push("-disable-keepalive".to_string());
         }
+        args.push(format!("-host {ROUTE}"));
         args.push(format!("http://{target}/"));
         let words: Vec<_> = args.iter().flat_map(|arg| arg.split(' ')).collect();
         // Its summary is its own file: `Proc` appends, and a name may come again.

@@ -6,7 +6,8 @@
 //!
 //! `plan` holds the words and numbers, `process` what is started, `router`,
 //! `switch` and `load` the parts, `lab` puts them together, `scenario` lets
-//! things happen, `report` and `picture` tell them, `tests` are the tests.
+//! things happen, `report` and `picture` tell them, `tests` are the tests, and
+//! `recorded` is what they hold the router against.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod lab;
@@ -14,6 +15,7 @@ mod load;
 mod picture;
 mod plan;
 mod process;
+mod recorded;
 mod report;
 mod router;
 mod scenario;
@@ -29,7 +31,7 @@ use std::sync::atomic::AtomicBool;
 use lab::{Lab, Setup};
 use lexopt::{Arg, Parser, ValueExt};
 use load::Push;
-use plan::{Check, Event, Mode, Profile, Result, Scale};
+use plan::{Check, Event, Mode, Profile, Result, Scale, Size};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use switch::Line;
@@ -40,7 +42,9 @@ usage: cargo test --release --test lab -- --run WHAT [OPTIONS]
 WHAT is phase-1, phase-2, phase-3, phase-4, phases (all four), matrix, timeline
 
   --scale X      1 for the times of production, 0.1 for a tenth of them [0.1]
-  --rate N       requests per second of each hey [no limit; matrix: 100]
+  --event NAME   matrix: only events whose name contains NAME
+  --rate N       requests per second of each hey [no limit; matrix: 50,
+                 timeline: 100]
   --requests N   answers that end phase 4 [1000000]
   --write        put the tables into README.md, the picture into tests/lab/
 
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Ok(Command::Router(spec)) => router::run(&spec).map(|()| ExitCode::SUCCESS),
+        Ok(Command::Sidecar(spec)) => router::sidecar(&spec).map(|()| ExitCode::SUCCESS),
         Ok(Command::Test(tests)) => interrupts().map(|flag| tests::run(&tests, &flag)),
         Ok(Command::Run(run)) => interrupts().and_then(|flag| perform(&run, &flag)),
         Err(error) => Err(error),
@@ -71,11 +76,13 @@ enum Command {
     Run(Run),
     /// What the lab starts itself as.
     Router(router::Spec),
+    Sidecar(router::Spec),
 }
 
 struct Run {
     what: What,
     scale: Scale,
+    event: Option<String>,
     rate: Option<u32>,
     requests: u64,
     write: bool,
@@ -90,13 +97,18 @@ enum What {
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
     let args: Vec<_> = args.into_iter().collect();
-    if args.first().is_some_and(|first| first == "--router") {
+    let own = match args.first().and_then(|first| first.to_str()) {
+        Some("--router") => Some(Command::Router as fn(_) -> _),
+        Some("--sidecar") => Some(Command::Sidecar as fn(_) -> _),
+        _ => None,
+    };
+    if let Some(command) = own {
         let args: Option<Vec<_>> = args[1..]
             .iter()
             .map(|a| a.to_str().map(String::from))
             .collect();
         let spec = args.and_then(|args| router::Spec::parse(&args));
-        return spec.map(Command::Router).ok_or("bad --router".to_string());
+        return spec.map(command).ok_or("bad --router".to_string());
     }
     options(args).map_err(|error| error.to_string())
 }
@@ -105,7 +117,8 @@ fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
     let mut parser = Parser::from_args(args);
     let mut what = None;
     let mut tests = tests::Wanted::default();
-    let (mut scale, mut rate, mut requests, mut write) = (0.1, None, 1_000_000, false);
+    let (mut scale, mut event, mut rate) = (0.1, None, None);
+    let (mut requests, mut write) = (1_000_000, false);
     while let Some(arg) = parser.next()? {
         match arg {
             Arg::Long("run") => {
@@ -127,6 +140,7 @@ fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
                     return Err(format!("--scale '{scale}' is not in 0.01 to 10").into());
                 }
             }
+            Arg::Long("event") => event = Some(parser.value()?.string()?),
             Arg::Long("rate") => rate = Some(parser.value()?.parse()?),
             Arg::Long("requests") => requests = parser.value()?.parse()?,
             Arg::Long("write") => write = true,
@@ -150,6 +164,7 @@ fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
         Some(what) => Command::Run(Run {
             what,
             scale: Scale(scale),
+            event,
             rate,
             requests,
             write,
@@ -174,7 +189,10 @@ fn perform(run: &Run, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         scale: run.scale,
         profile: Profile::Embedded,
         lines: Vec::new(),
-        timeout: plan::TIMEOUT,
+        watches: false,
+        size: Size::SMALL,
+        api: 0.0,
+        maxconn: 0,
         title: Some("starting".to_string()),
         interrupted: Arc::clone(interrupted),
     };
@@ -218,25 +236,50 @@ fn phases(run: &Run, number: Option<u32>, setup: &Setup) -> Result<ExitCode> {
 }
 
 fn matrix(run: &Run, setup: &Setup) -> Result<ExitCode> {
-    let line = |mode| move |check| Line { check, mode };
-    let http = Check::ALL.map(line(Mode::Http));
-    let tcp = Check::ALL.map(line(Mode::Tcp));
-    // Eight heys share the machine with what they measure; at 100 requests per
-    // second each a lost second is still seen a hundred times.
+    let lines = Mode::ALL.map(|mode| Check::ALL.map(|check| Line { check, mode }));
+    // Fifteen heys share the machine with what they measure; at 50 requests per
+    // second each a lost second is still seen fifty times.
     let push = Push {
-        rate: Some(run.rate.unwrap_or(100)),
+        rate: Some(run.rate.unwrap_or(50)),
         requests: None,
     };
+    let wanted = |event: &Event| {
+        let name = run.event.as_deref().unwrap_or_default();
+        event.name().contains(name)
+    };
+    if !Event::ALL.iter().any(wanted) {
+        let known = Event::ALL.map(Event::name).join("; ");
+        return Err(format!("--event is none of: {known}"));
+    }
     let mut outcomes = Vec::new();
-    for profile in Profile::ALL {
+    for (profile, size) in Profile::ALL
+        .into_iter()
+        .flat_map(|p| Size::ALL.map(|size| (p, size)))
+    {
+        let events = Event::ALL.into_iter().filter(wanted);
+        let events = events.filter(|e| e.differs_in(profile) && e.size() == size);
+        let events: Vec<_> = events.collect();
+        if events.is_empty() {
+            continue;
+        }
         let mut lab = Lab::open(Setup {
             profile,
-            lines: [http, tcp].concat(),
+            size,
+            lines: lines.concat(),
+            watches: true,
             ..setup.clone()
         })?;
-        for event in Event::ALL.into_iter().filter(|e| e.differs_in(profile)) {
+        for event in events {
             lab.setup.title = Some(format!("matrix | {}, {}", event.name(), profile.name()));
+            let before = (lab.closes("healthport")?, lab.closes("first")?);
             let happened = scenario::happen(&mut lab, event, push)?;
+            println!(
+                "{}, {}: healthport closed {} times, as first published {} times",
+                event.name(),
+                profile.name(),
+                lab.closes("healthport")? - before.0,
+                lab.closes("first")? - before.1,
+            );
             for outcome in &happened {
                 let (check, mode) = (outcome.line.check.name(), outcome.line.mode);
                 println!(
@@ -254,7 +297,7 @@ fn matrix(run: &Run, setup: &Setup) -> Result<ExitCode> {
     }
     let table = report::matrix(&outcomes);
     println!("\n{table}");
-    if run.write {
+    if run.write && run.event.is_none() {
         report::put("matrix", &table)?;
     }
     let worse = report::worse_than_http(&outcomes, run.scale);
@@ -275,7 +318,7 @@ fn timeline(run: &Run, setup: Setup) -> Result<ExitCode> {
         requests: None,
     };
     let mut lab = Lab::open(Setup {
-        lines: Check::ALL.map(|check| Line { check, mode }).to_vec(),
+        lines: Check::MAIN.map(|check| Line { check, mode }).to_vec(),
         title: Some("timeline".to_string()),
         ..setup
     })?;

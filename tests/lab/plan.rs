@@ -16,7 +16,13 @@ pub const RISE: u32 = 2;
 pub const FALL: u32 = 3;
 /// healthport's defaults.
 pub const INTERVAL: f64 = 1.0;
-pub const TIMEOUT: f64 = 0.5;
+pub const FAST_INTERVAL: f64 = 0.1;
+pub const TIMEOUT: f64 = 3.0;
+pub const PROBE_FALL: u32 = 2;
+/// The defaults that were published first: the timeout, and one bad answer
+/// closes.
+pub const FIRST_TIMEOUT: f64 = 0.5;
+pub const FIRST_PROBE_FALL: u32 = 1;
 
 /// The router goes on serving this long after SIGTERM, and says not ready.
 pub const DRAIN: f64 = 45.0;
@@ -26,8 +32,45 @@ pub const LINGER: (f64, f64) = (1.0, 30.0);
 pub const EXIT: f64 = 1.0;
 /// The limit of the router's own look at its port 80 (backend-http).
 pub const BACKEND_TIMEOUT: f64 = 2.0;
-/// From exec to has-synced; production takes 1 to 30 s and more.
-pub const SYNC: f64 = 10.0;
+/// From exec until 1936 is open; 25 to 43 ms.
+pub const OPENS: f64 = 0.03;
+/// A router writes a new configuration at most this often, however many of its
+/// routes change. The first one after a start comes with a second.
+pub const RELOAD_INTERVAL: f64 = 5.0;
+/// How long the router's HAProxy waits for a client or a server that is silent.
+pub const SILENCE: f64 = 30.0;
+
+/// What the number of its routes does to a router, measured on a real one
+/// (openshift/router 4b401a86).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Size {
+    pub routes: u32,
+    /// From exec to ready, with an API that answers at once.
+    pub start: f64,
+    /// It writes its configuration for so long, at least and at most, and
+    /// readiness waits.
+    pub write: (f64, f64),
+}
+
+impl Size {
+    pub const SMALL: Size = Size {
+        routes: 22,
+        start: 0.2,
+        write: (0.001, 0.001),
+    };
+    pub const MEDIUM: Size = Size {
+        routes: 3_000,
+        start: 1.3,
+        write: (0.26, 0.83),
+    };
+    pub const LARGE: Size = Size {
+        routes: 10_000,
+        start: 3.6,
+        write: (1.0, 1.9),
+    };
+    pub const ALL: [Size; 3] = [Size::SMALL, Size::MEDIUM, Size::LARGE];
+}
+
 /// The rolling update waits this long after ready before the next node.
 pub const MIN_READY: f64 = 30.0;
 
@@ -62,10 +105,21 @@ pub enum Check {
     Stats,
     Http,
     Healthport,
+    /// A healthport with the defaults of its first day.
+    FirstPublished,
 }
 
 impl Check {
-    pub const ALL: [Check; 4] = [Check::Traffic, Check::Stats, Check::Http, Check::Healthport];
+    pub const ALL: [Check; 5] = [
+        Check::Traffic,
+        Check::Stats,
+        Check::Http,
+        Check::Healthport,
+        Check::FirstPublished,
+    ];
+
+    /// Without the one that is history.
+    pub const MAIN: [Check; 4] = [Check::Traffic, Check::Stats, Check::Http, Check::Healthport];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -73,6 +127,7 @@ impl Check {
             Check::Stats => "TCP on 1936",
             Check::Http => "HTTP on 1936",
             Check::Healthport => "TCP on healthport",
+            Check::FirstPublished => "healthport as first published",
         }
     }
 }
@@ -83,6 +138,12 @@ impl Check {
 pub enum Mode {
     Http,
     Tcp,
+    /// `http` without a second try, as most layer-4 switches.
+    NoRetry,
+}
+
+impl Mode {
+    pub const ALL: [Mode; 3] = [Mode::Http, Mode::Tcp, Mode::NoRetry];
 }
 
 /// The generations of the OpenShift router.
@@ -92,7 +153,7 @@ pub enum Profile {
     Legacy,
     /// 4.4 to 4.22.
     Embedded,
-    /// 4.23 and later: HAProxy outlives port 1936.
+    /// 4.23 and later: HAProxy is no child of the router and outlives it.
     Sidecar,
 }
 
@@ -171,6 +232,8 @@ impl fmt::Display for State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Start,
+    /// The routes come late: as in the recording, after 8 s.
+    SlowStart,
     Drain,
     BusyDrain,
     Hung,
@@ -178,11 +241,15 @@ pub enum Event {
     Frozen,
     Killed,
     Rolling,
+    /// One change of a route a second, seen by all nodes.
+    MediumReloads,
+    LargeReloads,
 }
 
 impl Event {
-    pub const ALL: [Event; 8] = [
+    pub const ALL: [Event; 11] = [
         Event::Start,
+        Event::SlowStart,
         Event::Drain,
         Event::BusyDrain,
         Event::Hung,
@@ -190,11 +257,14 @@ impl Event {
         Event::Frozen,
         Event::Killed,
         Event::Rolling,
+        Event::MediumReloads,
+        Event::LargeReloads,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
             Event::Start => "start",
+            Event::SlowStart => "start, the API takes 8 s",
             Event::Drain => "graceful drain, idle",
             Event::BusyDrain => "graceful drain, busy",
             Event::Hung => "hung HAProxy, 20 s",
@@ -202,17 +272,42 @@ impl Event {
             Event::Frozen => "frozen, 20 s",
             Event::Killed => "kill -9",
             Event::Rolling => "rolling update",
+            Event::MediumReloads => "reload, 3,000 routes",
+            Event::LargeReloads => "reload, 10,000 routes",
+        }
+    }
+
+    /// What the routers are that it happens to.
+    pub fn size(self) -> Size {
+        match self {
+            Event::MediumReloads => Size::MEDIUM,
+            Event::LargeReloads => Size::LARGE,
+            _ => Size::SMALL,
+        }
+    }
+
+    /// How long the API server takes to answer a router that starts.
+    pub fn api(self) -> f64 {
+        match self {
+            Event::SlowStart => 8.0,
+            _ => 0.0,
         }
     }
 
     /// Whether a profile takes this event otherwise than `embedded` does: the
-    /// old one starts, the new one leaves in its own way, and both show in a
-    /// rolling update.
+    /// old one starts, the new one leaves and dies in its own way, and both show
+    /// in a rolling update.
     pub fn differs_in(self, profile: Profile) -> bool {
         match profile {
             Profile::Embedded => true,
-            Profile::Legacy => matches!(self, Event::Start | Event::Killed | Event::Rolling),
-            Profile::Sidecar => matches!(self, Event::Drain | Event::BusyDrain | Event::Rolling),
+            Profile::Legacy => matches!(
+                self,
+                Event::Start | Event::SlowStart | Event::Killed | Event::Rolling
+            ),
+            Profile::Sidecar => matches!(
+                self,
+                Event::Drain | Event::BusyDrain | Event::Killed | Event::Rolling
+            ),
         }
     }
 }
@@ -301,5 +396,9 @@ impl Ports {
 
     pub fn healthport(self) -> SocketAddr {
         SocketAddr::new(self.host, HEALTHPORT)
+    }
+
+    pub fn first_published(self) -> SocketAddr {
+        SocketAddr::new(self.host, HEALTHPORT + 1)
     }
 }

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::lab::Story;
-use crate::plan::{Check, Event, INTER, INTERVAL, Mode, Result, Scale};
+use crate::plan::{
+    Check, Event, FALL, FAST_INTERVAL, INTER, INTERVAL, Mode, PROBE_FALL, Result, Scale, TIMEOUT,
+};
 use crate::scenario::{Outcome, Phase};
 use crate::switch::Failure;
 
@@ -85,30 +87,31 @@ pub fn failures(failures: &[Failure], story: &Story, scale: Scale) -> String {
     list
 }
 
-/// Both modes of a check in one row: what was lost differs, how the check
-/// behaves does not, so the slower of the two counts.
+/// All modes of a check in one row: what was lost differs, how the check
+/// behaves does not, so the slowest counts.
 pub fn matrix(outcomes: &[Outcome]) -> String {
-    let mut table = "| Event | Router | Check of the switch | Lost, http | Lost, tcp | Stopped sending | Sent again |
-|---|---|---|---:|---:|---:|---:|\n"
+    let mut table = "| Event | Router | Check of the switch | Lost, http | Lost, tcp | Lost, no retry | Healthy nodes taken out | Stopped sending | Sent again |
+|---|---|---|---:|---:|---:|---:|---:|---:|
+"
         .to_string();
     let mut previous = None;
     for http in outcomes.iter().filter(|o| o.line.mode == Mode::Http) {
         let same = |o: &&Outcome| {
             (o.event, o.profile, o.line.check) == (http.event, http.profile, http.line.check)
         };
-        let both: Vec<_> = outcomes.iter().filter(same).collect();
+        let all: Vec<_> = outcomes.iter().filter(same).collect();
         let lost = |mode| {
-            let of = both.iter().find(|o| o.line.mode == mode);
+            let of = all.iter().find(|o| o.line.mode == mode);
             of.map_or(String::new(), |o| {
-                let (failed, all) = (o.summary.failed(), o.summary.good() + o.summary.failed());
+                let (failed, sum) = (o.summary.failed(), o.summary.good() + o.summary.failed());
                 match failed {
                     0 => "0".to_string(),
-                    _ => format!("**{failed}** of {all}"),
+                    _ => format!("**{failed}** of {sum}"),
                 }
             })
         };
         let slower = |time: fn(&Outcome) -> Option<f64>| {
-            let times = both.iter().map(|o| time(o));
+            let times = all.iter().map(|o| time(o));
             times.reduce(|a, b| Some(a?.max(b?))).flatten()
         };
         let stopped = slower(|o| o.stopped).map_or("never".to_string(), |s| format!("{s:.1} s"));
@@ -122,26 +125,37 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
             false => (http.event.name(), http.profile.name()),
         };
         previous = Some(group);
-        // A start is nothing to stop for.
-        let stopped = match http.event {
-            Event::Start => "-",
-            _ => &stopped,
+        // A start is nothing to stop for, and a reload nothing to come back from.
+        let (stopped, again) = match http.event {
+            Event::Start | Event::SlowStart => ("-", &*again),
+            Event::MediumReloads | Event::LargeReloads => (&*stopped, "-"),
+            _ => (&*stopped, &*again),
         };
+        let taken_out = http.taken_out.map(|count| match count {
+            0 => "0".to_string(),
+            _ => format!("**{count}**"),
+        });
         let _ = writeln!(
             table,
-            "| {event} | {profile} | {} | {} | {} | {stopped} | {again} |",
+            "| {event} | {profile} | {} | {} | {} | {} | {} | {stopped} | {again} |",
             http.line.check.name(),
             lost(Mode::Http),
             lost(Mode::Tcp),
+            lost(Mode::NoRetry),
+            taken_out.join(" / "),
         );
     }
     table
 }
 
-/// The requests that healthport's check lost later than one probe interval after
-/// the HTTP check of the same event had stopped sending. The two checks of the
-/// switch do not start together, which may add one `inter`.
+/// The requests that healthport's check lost later after the HTTP check of the
+/// same event had stopped sending than healthport takes to close on a bad answer.
+/// The two checks of the switch do not start together, which may add one `inter`.
+/// Where nothing answers healthport may take all that it promises, and three
+/// checks of the switch.
 pub fn worse_than_http(outcomes: &[Outcome], scale: Scale) -> Vec<(&Outcome, &Failure)> {
+    let reaction = INTERVAL + f64::from(PROBE_FALL - 1) * FAST_INTERVAL;
+    let hang = INTERVAL + f64::from(PROBE_FALL) * TIMEOUT + f64::from(FALL) * INTER;
     let mut worse = Vec::new();
     for ours in outcomes
         .iter()
@@ -153,7 +167,11 @@ pub fn worse_than_http(outcomes: &[Outcome], scale: Scale) -> Vec<(&Outcome, &Fa
         });
         let allowed = http
             .and_then(|http| http.stopped)
-            .map_or(f64::MAX, |stopped| stopped + INTERVAL + INTER);
+            .map_or(f64::MAX, |stopped| stopped + reaction + INTER);
+        let allowed = match ours.event {
+            Event::Hung | Event::Frozen => allowed.max(hang),
+            _ => allowed,
+        };
         for failure in &ours.failures {
             let turn = ours.turns.iter().find(|t| Some(t.node) == failure.node);
             let after = turn.map(|turn| scale.real(failure.at - turn.at));

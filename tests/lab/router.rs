@@ -1,31 +1,38 @@
 //! One router, as a process of its own that can be stopped and killed: the
 //! health endpoint on 1936 (in production the openshift-router process) and its
-//! child, a real HAProxy on 80 and 443. Nothing here is scripted for a phase:
-//! SIGTERM starts the drain, SIGHUP reloads, and what 1936 answers is found out
-//! by asking port 80, as the real one does.
+//! child, a real HAProxy on 80 and 443; in the `sidecar` profile HAProxy is the
+//! child of a process beside it. Nothing here is scripted for a phase: SIGTERM
+//! starts the drain, SIGHUP says that a route has changed, and what 1936 answers
+//! is found out by asking HAProxy, as the real one does. `recorded` holds it
+//! against what a real one said.
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::flag;
 
 use crate::plan::{
-    BACKEND_TIMEOUT, DRAIN, EXIT, LINGER, Ports, Profile, Result, SYNC, Scale, State, now,
+    BACKEND_TIMEOUT, DRAIN, EXIT, LINGER, OPENS, Ports, Profile, RELOAD_INTERVAL, Result, SILENCE,
+    Scale, Size, State, now,
 };
 use crate::process::Proc;
 
 /// The path that the router's HAProxy answers by itself (`monitor-uri`).
 const MONITOR: &str = "/_______internal_router_healthz";
+
+/// The host of the one route that leads anywhere; every other host gets 503.
+pub const ROUTE: &str = "hello.lab";
 
 /// Signals, a reaped HAProxy and an ended wait are noticed within this; at the
 /// smallest scale in use, 0.1, it is a tenth of a real second.
@@ -37,6 +44,11 @@ pub struct Spec {
     pub name: String,
     pub ports: Ports,
     pub profile: Profile,
+    pub size: Size,
+    /// Real seconds until the API server has answered with the routes.
+    pub api: f64,
+    /// Connections that its HAProxy takes at a time; 0: its own default.
+    pub maxconn: u32,
     pub scale: Scale,
     pub hello: SocketAddr,
     pub dir: PathBuf,
@@ -44,12 +56,15 @@ pub struct Spec {
 
 impl Spec {
     /// As arguments for the process; [`Spec::parse`] reads them.
-    pub fn args(&self) -> [String; 7] {
+    pub fn args(&self) -> [String; 10] {
         [
             self.name.clone(),
             self.ports.host.to_string(),
             self.ports.offset.to_string(),
             self.profile.name().to_string(),
+            self.size.routes.to_string(),
+            self.api.to_string(),
+            self.maxconn.to_string(),
             self.scale.0.to_string(),
             self.hello.to_string(),
             self.dir.to_string_lossy().to_string(),
@@ -57,9 +72,22 @@ impl Spec {
     }
 
     pub fn parse(args: &[String]) -> Option<Spec> {
-        let [name, host, offset, profile, scale, hello, dir] = args else {
+        let [
+            name,
+            host,
+            offset,
+            profile,
+            routes,
+            api,
+            maxconn,
+            scale,
+            hello,
+            dir,
+        ] = args
+        else {
             return None;
         };
+        let routes: u32 = routes.parse().ok()?;
         Some(Spec {
             name: name.clone(),
             ports: Ports {
@@ -67,57 +95,116 @@ impl Spec {
                 offset: offset.parse().ok()?,
             },
             profile: Profile::ALL.into_iter().find(|p| p.name() == profile)?,
+            size: Size::ALL.into_iter().find(|size| size.routes == routes)?,
+            api: api.parse().ok()?,
+            maxconn: maxconn.parse().ok()?,
             scale: Scale(scale.parse().ok()?),
             hello: hello.parse().ok()?,
             dir: dir.into(),
         })
     }
+
+    /// Removes the configuration of a pod before: a new sidecar waits for its own.
+    pub fn forget(&self) {
+        let _ = fs::remove_file(self.path("haproxy.cfg"));
+    }
+
+    fn path(&self, end: &str) -> PathBuf {
+        self.dir.join(format!("{}-{end}", self.name))
+    }
 }
 
 /// The life of a router, from exec to exit.
 pub fn run(spec: &Spec) -> Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| format!("cannot ask to die with the lab: {error}"))?;
+    die_with_parent()?;
     let signals = Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
-    let endpoint = Endpoint::open(spec)?;
-    let mut haproxy = Haproxy::new(spec);
+    let wait = |real| signals.stopped_within(spec.scale.wait(real));
+    let mut traffic = match spec.profile {
+        Profile::Sidecar => Traffic::Sidecar(spec),
+        _ => Traffic::Own(Haproxy::new(spec)),
+    };
+    thread::sleep(spec.scale.wait(OPENS));
+    let endpoint = Endpoint::open(spec, &signals.term)?;
     say(State::Starting.name());
 
     if spec.profile == Profile::Legacy {
-        haproxy.start(false)?; // open, no routes yet: every request gets 503
+        traffic.start(false)?; // open, no routes yet: every request gets 503
     }
-    if !signals.stopped_within(spec.scale.wait(SYNC)) {
-        haproxy.start(true)?;
-        endpoint.synced.store(true, Ordering::SeqCst);
+    // Of the recorded starts about a third is the time until the routes are
+    // there, a third the writing of the configuration, a third HAProxy's load.
+    let third = spec.size.start / 3.0;
+    let mut last = Instant::now();
+    if !wait(spec.api + third) {
+        last = Instant::now();
+        endpoint.write(spec.scale.wait(third));
+        wait(third);
+        traffic.start(true)?;
         while !signals.stopped_within(TICK) && !backend_http(spec) {}
         say(State::Ready.name());
     }
+    let mut changed = true; // what came while the first configuration was written
     while !signals.stopped_within(TICK) {
-        haproxy.reap();
-        if signals.reload.swap(false, Ordering::SeqCst) {
+        traffic.reap();
+        changed |= signals.reload.swap(false, Ordering::SeqCst);
+        if changed && last.elapsed() >= spec.scale.wait(RELOAD_INTERVAL) {
+            changed = false;
+            last = Instant::now();
             say(State::Reload.name());
-            haproxy.start(true)?;
+            let (least, most) = spec.size.write;
+            endpoint.write(spec.scale.wait(least + (most - least) * fastrand::f64()));
+            traffic.start(true)?;
             say(State::Ready.name());
         }
     }
 
-    endpoint.running.store(false, Ordering::SeqCst);
+    // A changed route is nothing to a router that drains.
     say(State::Drain1.name());
     thread::sleep(spec.scale.wait(DRAIN));
-    if spec.profile == Profile::Sidecar {
-        thread::sleep(spec.scale.wait(EXIT));
-        endpoint.close();
-        say(State::SidecarTail.name());
-        thread::sleep(spec.scale.wait(EXIT));
-        haproxy.soft_stop();
-        haproxy.linger();
-    } else {
-        haproxy.soft_stop();
-        say(State::Drain2.name());
-        haproxy.linger();
-        thread::sleep(spec.scale.wait(EXIT));
+    match traffic {
+        Traffic::Sidecar(_) => {
+            thread::sleep(spec.scale.wait(EXIT));
+            endpoint.close();
+            say(State::SidecarTail.name());
+            thread::sleep(spec.scale.wait(EXIT));
+            traffic.soft_stop()?;
+        }
+        Traffic::Own(ref mut haproxy) => {
+            haproxy.soft_stop();
+            say(State::Drain2.name());
+            haproxy.linger();
+            thread::sleep(spec.scale.wait(EXIT));
+        }
     }
     Ok(())
+}
+
+/// The other container of a `sidecar` pod, from exec to exit. The router's word
+/// to it is the configuration: a new one is a new HAProxy, and the end of the
+/// file is the end. A router that is killed says nothing, so HAProxy serves on.
+pub fn sidecar(spec: &Spec) -> Result<()> {
+    die_with_parent()?;
+    let mut haproxy = Haproxy::new(spec);
+    let mut last = None;
+    loop {
+        let written = fs::metadata(spec.path("haproxy.cfg")).and_then(|file| file.modified());
+        match written {
+            Ok(time) if last != Some(time) => {
+                last = Some(time);
+                haproxy.start()?;
+            }
+            Err(_) if last.is_some() => break,
+            _ => haproxy.reap(),
+        }
+        thread::sleep(TICK);
+    }
+    haproxy.soft_stop();
+    haproxy.linger();
+    Ok(())
+}
+
+fn die_with_parent() -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("cannot ask to die with the lab: {error}"))
 }
 
 /// One line for the lab, with the time.
@@ -156,8 +243,48 @@ impl Signals {
     }
 }
 
-/// The traffic side: the HAProxy of now, and those that reloads have replaced
-/// and that finish their connections.
+/// Who holds the traffic side.
+enum Traffic<'a> {
+    Own(Haproxy<'a>),
+    Sidecar(&'a Spec),
+}
+
+impl Traffic<'_> {
+    fn start(&mut self, routes: bool) -> Result<()> {
+        let spec = match self {
+            Traffic::Own(haproxy) => haproxy.spec,
+            Traffic::Sidecar(spec) => spec,
+        };
+        configure(spec, routes)?;
+        match self {
+            Traffic::Own(haproxy) => haproxy.start(),
+            Traffic::Sidecar(_) => {
+                while TcpStream::connect(spec.ports.http()).is_err() {
+                    thread::sleep(TICK);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        if let Traffic::Own(haproxy) = self {
+            haproxy.reap();
+        }
+    }
+
+    fn soft_stop(&self) -> Result<()> {
+        match self {
+            Traffic::Own(haproxy) => haproxy.soft_stop(),
+            Traffic::Sidecar(spec) => fs::remove_file(spec.path("haproxy.cfg"))
+                .map_err(|error| format!("cannot tell the sidecar to stop: {error}"))?,
+        }
+        Ok(())
+    }
+}
+
+/// The HAProxy of now, and those that reloads have replaced and that finish
+/// their connections.
 struct Haproxy<'a> {
     spec: &'a Spec,
     running: Vec<Proc>,
@@ -172,26 +299,32 @@ impl Haproxy<'_> {
     }
 
     /// Starts one, which takes the sockets over from the last (`-x`, `-sf`): no
-    /// connection is refused meanwhile.
-    fn start(&mut self, routes: bool) -> Result<()> {
+    /// connection is refused meanwhile. One that has died has nothing to hand
+    /// over.
+    fn start(&mut self) -> Result<()> {
         let spec = self.spec;
-        let path = |end| spec.dir.join(format!("{}-haproxy.{end}", spec.name));
-        fs::write(path("cfg"), config(spec, routes))
-            .map_err(|error| format!("cannot write the router's configuration: {error}"))?;
-        let file = |end| path(end).to_string_lossy().to_string();
-        let mut args = vec!["-db".to_string(), "-f".to_string(), file("cfg")];
+        self.running.retain_mut(|haproxy| haproxy.ended().is_none());
+        let file = |end| spec.path(end).to_string_lossy().to_string();
+        let mut args = vec!["-db".to_string(), "-f".to_string(), file("haproxy.cfg")];
         if let Some(last) = self.running.last() {
             let id = last.id().as_raw_nonzero().to_string();
-            args.extend(["-x".to_string(), file("sock"), "-sf".to_string(), id]);
+            args.extend([
+                "-x".to_string(),
+                file("haproxy.sock"),
+                "-sf".to_string(),
+                id,
+            ]);
         }
         let name = format!("{}-haproxy", spec.name);
         let mut haproxy = Proc::spawn(&spec.dir, &name, OsStr::new("haproxy"), &args)?;
-        // Connecting is enough: it must listen, not answer.
-        while TcpStream::connect(spec.ports.http()).is_err() {
+        // It answers on its socket once the last has been told to stop.
+        let id = haproxy.id().as_raw_nonzero();
+        let own = format!("\nPid: {id}\n");
+        while !info(spec).is_ok_and(|info| info.contains(&own)) {
             haproxy.must_run()?;
             thread::sleep(TICK);
         }
-        say(&format!("haproxy {}", haproxy.id().as_raw_nonzero()));
+        say(&format!("haproxy {id}"));
         self.running.push(haproxy);
         Ok(())
     }
@@ -228,37 +361,64 @@ impl Haproxy<'_> {
     }
 }
 
-/// The router's HAProxy. 443 carries plain HTTP too: TLS would change nothing
-/// that a switch at layer 4 sees.
-fn config(spec: &Spec, routes: bool) -> String {
-    let socket = spec.dir.join(format!("{}-haproxy.sock", spec.name));
-    let route = if routes {
-        "default_backend hello"
-    } else {
-        "http-request return status 503"
+/// Puts the configuration in place, whole: a sidecar looks for it all the time.
+fn configure(spec: &Spec, routes: bool) -> Result<()> {
+    let put = |end: &str, text: &str| {
+        let new = spec.path("new");
+        fs::write(&new, text)?;
+        fs::rename(&new, spec.path(end))
     };
-    // Time-outs as in the OpenShift router's template: 5 s, 30 s, 30 s. The
-    // client's is longer here, so that only the drain's own limit cuts the
-    // request that keeps a router busy.
+    put("503.http", &page())
+        .and_then(|()| put("haproxy.cfg", &config(spec, routes)))
+        .map_err(|error| format!("cannot write the router's configuration: {error}"))
+}
+
+/// What a host without a route gets: a head and a page, 2503 bytes as the
+/// router's own.
+fn page() -> String {
+    let body = "<html><body><h1>Application is not available</h1></body></html>";
+    format!(
+        "HTTP/1.0 503 Service Unavailable\r\nPragma: no-cache\r\n\
+         Cache-Control: private, max-age=0, no-cache, no-store\r\nConnection: close\r\n\
+         Content-Type: text/html\r\n\r\n{body:2503}"
+    )
+}
+
+/// The router's HAProxy. 443 carries plain HTTP too: TLS would change nothing
+/// that a switch at layer 4 sees. Time-outs as in the OpenShift router's
+/// template: 5 s, 30 s, 30 s.
+fn config(spec: &Spec, routes: bool) -> String {
+    let route = match routes {
+        true => format!("\n  use_backend hello if {{ hdr(host) -i {ROUTE} }}"),
+        false => String::new(),
+    };
+    let maxconn = match spec.maxconn {
+        0 => String::new(),
+        limit => format!("\n  maxconn {limit}"),
+    };
     format!(
         "global
-  nbthread 1
+  nbthread 1{maxconn}
   stats socket {socket} mode 600 expose-fd listeners
 defaults
   mode http
   timeout connect {connect}ms
-  timeout client 10m
-  timeout server 10m
+  timeout client {silence}ms
+  timeout server {silence}ms
 frontend public
   bind {http}
   bind {https}
-  monitor-uri {MONITOR}
-  {route}
+  monitor-uri {MONITOR}{route}
+  default_backend none
+backend none
+  errorfile 503 {page}
 backend hello
   server hello {hello}
 ",
-        socket = socket.display(),
+        socket = spec.path("haproxy.sock").display(),
+        page = spec.path("503.http").display(),
         connect = spec.scale.millis(5.0),
+        silence = spec.scale.millis(SILENCE),
         http = spec.ports.http(),
         https = spec.ports.https(),
         hello = spec.hello,
@@ -269,38 +429,47 @@ backend hello
 /// is held, by a thread that waits for it.
 struct Endpoint {
     listener: TcpStream,
-    synced: Arc<AtomicBool>,
-    running: Arc<AtomicBool>,
+    /// Whether the first configuration is written. A reload holds it while it
+    /// writes the next one, and `has-synced` waits.
+    synced: Arc<Mutex<bool>>,
 }
 
 impl Endpoint {
-    fn open(spec: &Spec) -> Result<Endpoint> {
+    fn open(spec: &Spec, term: &Arc<AtomicBool>) -> Result<Endpoint> {
         let address = spec.ports.stats();
         let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
         let listener = TcpListener::bind(address).map_err(failed)?;
         let endpoint = Endpoint {
             listener: TcpStream::from(OwnedFd::from(listener.try_clone().map_err(failed)?)),
-            synced: Arc::new(AtomicBool::new(false)),
-            running: Arc::new(AtomicBool::new(true)),
+            synced: Arc::default(),
         };
         let (spec, synced) = (spec.clone(), Arc::clone(&endpoint.synced));
-        let running = Arc::clone(&endpoint.running);
+        let term = Arc::clone(term);
         thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
                 let (spec, synced) = (spec.clone(), Arc::clone(&synced));
-                let running = Arc::clone(&running);
+                let term = Arc::clone(&term);
                 thread::spawn(move || {
-                    let facts = || Facts {
-                        backend_http: backend_http(&spec),
-                        has_synced: synced.load(Ordering::SeqCst),
-                        process_running: running.load(Ordering::SeqCst),
+                    let good = |part: &str| match part {
+                        "backend-http" => backend_http(&spec),
+                        "has-synced" => *synced.lock().unwrap_or_else(PoisonError::into_inner),
+                        "process-running" => !term.load(Ordering::SeqCst),
+                        "admin-socket" => info(&spec).is_ok(),
+                        _ => true, // controller: this process, which answers
                     };
                     // A client that went away is its own affair.
-                    let _ = serve(&client, facts);
+                    let _ = serve(&client, spec.profile, good);
                 });
             }
         });
         Ok(endpoint)
+    }
+
+    /// What a reload does first.
+    fn write(&self, time: Duration) {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::sleep(time);
+        *synced = true;
     }
 
     /// Refuse new connections; `accept` fails and its thread ends.
@@ -309,7 +478,7 @@ impl Endpoint {
     }
 }
 
-fn serve(client: &TcpStream, facts: impl Fn() -> Facts) -> io::Result<()> {
+fn serve(client: &TcpStream, profile: Profile, good: impl Fn(&str) -> bool) -> io::Result<()> {
     let mut lines = BufReader::new(client).lines();
     let request = lines.next().unwrap_or(Ok(String::new()))?;
     let mut has_host = false;
@@ -317,14 +486,17 @@ fn serve(client: &TcpStream, facts: impl Fn() -> Facts) -> io::Result<()> {
         let line = line?.to_ascii_lowercase();
         has_host |= line.starts_with("host:");
         if line.is_empty() {
-            let (status, body) = answer(&request, has_host, facts);
+            let (status, body) = answer(&request, has_host, profile, good);
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            let date = date(since.unwrap_or_default().as_secs());
             // Every answer ends its connection; the real one keeps it, but none
             // of those who ask here uses a connection twice.
             let mut client = client;
             return write!(
                 client,
                 "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-                 X-Content-Type-Options: nosniff\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                 X-Content-Type-Options: nosniff\r\nDate: {date}\r\nContent-Length: {}\r\n\
+                 Connection: close\r\n\r\n{body}",
                 body.len()
             );
         }
@@ -332,41 +504,82 @@ fn serve(client: &TcpStream, facts: impl Fn() -> Facts) -> io::Result<()> {
     Ok(())
 }
 
-/// What the three parts of readiness are.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts {
-    pub backend_http: bool,
-    pub has_synced: bool,
-    pub process_running: bool,
+/// Status and body, as the router words them; `good` says how a part is.
+pub fn answer(
+    request: &str,
+    has_host: bool,
+    profile: Profile,
+    good: impl Fn(&str) -> bool,
+) -> (&'static str, String) {
+    const FAILED: &str = "500 Internal Server Error";
+    if request.ends_with("HTTP/1.1") && !has_host {
+        let status = "400 Bad Request: missing required Host header";
+        return (status, status.to_string());
+    }
+    let target = request.split(' ').nth(1).unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let ready = ["backend-http", "has-synced", "process-running"];
+    // Liveness asks neither port 80 nor whether the router leaves.
+    let live = match profile {
+        Profile::Sidecar => &["controller"][..],
+        _ => &["controller", "admin-socket"],
+    };
+    let (parts, one) = match path.strip_prefix("/healthz") {
+        Some("") => (live, None),
+        Some("/ready") => (&ready[..], None),
+        Some(rest) => match rest.strip_prefix("/ready/") {
+            Some(part) if ready.contains(&part) => (&ready[..], Some(part)),
+            _ => return ("403 Forbidden", "Forbidden: \n".to_string()),
+        },
+        None => return ("403 Forbidden", "Forbidden: \n".to_string()),
+    };
+    if let Some(part) = one {
+        return match good(part) {
+            true => ("200 OK", "ok".to_string()),
+            false => (
+                FAILED,
+                "internal server error: reason withheld\n".to_string(),
+            ),
+        };
+    }
+    let mut all = true;
+    let mut lines = String::new();
+    for part in parts {
+        let good = good(part);
+        all &= good;
+        lines += &match good {
+            true => format!("[+]{part} ok\n"),
+            false => format!("[-]{part} failed: reason withheld\n"),
+        };
+    }
+    match (all, query == "verbose") {
+        (true, false) => ("200 OK", "ok".to_string()),
+        (true, true) => ("200 OK", lines + "healthz check passed\n"),
+        (false, _) => (FAILED, lines + "healthz check failed\n"),
+    }
 }
 
-/// Status and body, as the router words them.
-pub fn answer(request: &str, has_host: bool, facts: impl Fn() -> Facts) -> (&'static str, String) {
-    if request.ends_with("HTTP/1.1") && !has_host {
-        let body = "400 Bad Request: missing required Host header";
-        return ("400 Bad Request", body.to_string());
-    }
-    let (ready, facts) = match request.split(' ').nth(1) {
-        Some("/healthz/ready") => (true, facts()),
-        Some("/healthz") => (false, facts()),
-        _ => return ("403 Forbidden", "Forbidden\n".to_string()),
-    };
-    // Liveness is the first of the three alone: 200 through the whole drain.
-    let parts = [
-        ("backend-http", facts.backend_http),
-        ("has-synced", facts.has_synced),
-        ("process-running", facts.process_running),
+/// Seconds since 1970 as HTTP has it: "Tue, 24 Nov 2026 21:56:44 GMT".
+pub fn date(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb",
     ];
-    let parts = if ready { &parts[..] } else { &parts[..1] };
-    if parts.iter().all(|(_, good)| *good) {
-        return ("200 OK", "ok".to_string());
-    }
-    let lines = parts.iter().map(|(name, good)| match good {
-        true => format!("[+]{name} ok\n"),
-        false => format!("[-]{name} failed: reason withheld\n"),
-    });
-    let body = lines.collect::<String>() + "healthz check failed\n";
-    ("500 Internal Server Error", body)
+    let days = seconds / 86_400;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    // Years from March have their odd day at the end; 11,017 days are from
+    // 1970-01-01 to 2000-03-01. Good from then to 2100.
+    let since = days - 11_017;
+    let year = (4 * since + 3) / 1461;
+    let of_year = since - year * 1461 / 4;
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    format!(
+        "{}, {day:02} {} {} {hour:02}:{minute:02}:{second:02} GMT",
+        DAYS[(days % 7) as usize],
+        MONTHS[month as usize],
+        2000 + year + u64::from(month > 9),
+    )
 }
 
 /// Whether HAProxy answers on port 80 within 2 s. A stuck one makes 1936 take
@@ -380,4 +593,14 @@ fn backend_http(spec: &Spec) -> bool {
         .new_agent();
     let url = format!("http://{}{MONITOR}", spec.ports.http());
     agent.get(&url).call().is_ok()
+}
+
+/// What HAProxy says of itself, which knows no maxconn.
+fn info(spec: &Spec) -> io::Result<String> {
+    let mut socket = UnixStream::connect(spec.path("haproxy.sock"))?;
+    socket.set_read_timeout(Some(spec.scale.wait(BACKEND_TIMEOUT)))?;
+    socket.write_all(b"show info\n")?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text)?;
+    Ok(text)
 }

@@ -2,23 +2,32 @@
 //! matrix, and what is read off the story afterwards.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use crate::lab::{Belief, Lab, NODES, Setup, Story};
 use crate::load::{Push, Summary};
 use crate::plan::{Check, Event, MIN_READY, Mode, Profile, Result, State, now};
-use crate::switch::{Failure, Line};
+use crate::switch::{Failure, INTERS, Line};
 
 /// From the end of the old pod to the exec of the new one on the same node: API
 /// server, scheduler, container start (inferred: a few seconds).
 const NEW_POD: f64 = 5.0;
 
-/// How long a broken router stays so. The slowest check, one that times out
-/// three times, needs 12 s to notice.
+/// How long a broken router stays so. The slowest checks need 13 s to notice:
+/// healthport's two time-outs and then three bad checks, or three time-outs of an
+/// HTTP check.
 const BROKEN: f64 = 20.0;
 
 /// From ready to the next event: rise 2 with inter 2 s takes 4 s at most, and
 /// healthport's probe 1 s before.
 const RETURNED: f64 = 10.0;
+
+/// How many changes of routes make a storm, one a second.
+const CHANGES: u32 = 120;
+
+/// A node is healthy once it has been ready for so long: the answers of before
+/// are over, and healthport has opened.
+const HEALTHY: f64 = 5.0;
 
 /// A phase's result.
 #[derive(Debug)]
@@ -81,8 +90,7 @@ pub fn phase(number: u32, check: Check, mut setup: Setup, push: Push) -> Result<
     })
 }
 
-/// A pod is deleted and its successor comes; once ready it reloads, as it does
-/// whenever a route changes.
+/// A pod is deleted and its successor comes; some time later a route changes.
 fn replace(lab: &mut Lab, node: usize, rest: f64) -> Result<Turn> {
     let at = now();
     lab.delete(node);
@@ -92,7 +100,7 @@ fn replace(lab: &mut Lab, node: usize, rest: f64) -> Result<Turn> {
     lab.reach(node, State::Ready)?;
     let ready = ready_since(lab, node);
     lab.pause(rest / 2.0)?;
-    lab.reload(node);
+    lab.change_route(node);
     lab.pause(rest / 2.0)?;
     Ok(Turn { node, at, ready })
 }
@@ -119,17 +127,22 @@ pub struct Outcome {
     pub stopped: Option<f64>,
     /// Real seconds from ready until it sent again, negative if it did before.
     pub sent_again: Option<f64>,
+    /// How often the watches with this check took a healthy node out, for each of
+    /// [`INTERS`].
+    pub taken_out: [usize; INTERS.len()],
 }
 
 /// Lets an event happen on a running lab, under load on all its lines at once:
 /// all checks see the very same router.
 pub fn happen(lab: &mut Lab, event: Event, push: Push) -> Result<Vec<Outcome>> {
     let first = lab.story.failures.len();
-    if event == Event::Start {
+    lab.setup.api = event.api();
+    if matches!(event, Event::Start | Event::SlowStart) {
         lab.kill(0)?;
         lab.pause(BROKEN)?;
     }
     lab.load(push)?;
+    let start = now();
     lab.pause(RETURNED)?;
     let turns = play(lab, event)?;
     lab.settle()?;
@@ -152,6 +165,12 @@ pub fn happen(lab: &mut Lab, event: Event, push: Push) -> Result<Vec<Outcome>> {
             turns: turns.clone(),
             stopped: worst(&stopped).map(|time| scale.real(time)),
             sent_again: worst(&sent_again).map(|time| scale.real(time)),
+            taken_out: taken_out(
+                &lab.story,
+                line.check,
+                start,
+                scale.wait(HEALTHY).as_secs_f64(),
+            ),
         }
     };
     Ok(lines
@@ -170,8 +189,14 @@ fn play(lab: &mut Lab, event: Event) -> Result<Vec<Turn>> {
             .collect();
     }
     let at = now();
+    if matches!(event, Event::MediumReloads | Event::LargeReloads) {
+        storm(lab, CHANGES)?;
+        let ready = now();
+        return Ok((0..NODES).map(|node| Turn { node, at, ready }).collect());
+    }
     match event {
-        Event::Start | Event::Rolling => {}
+        Event::Start | Event::SlowStart => {}
+        Event::Rolling | Event::MediumReloads | Event::LargeReloads => {}
         Event::Drain => drain(lab, node, None)?,
         Event::BusyDrain => {
             let client = lab.busy_client(node)?;
@@ -182,7 +207,7 @@ fn play(lab: &mut Lab, event: Event) -> Result<Vec<Turn>> {
         Event::Frozen => lab.freeze(node),
         Event::Killed => lab.kill(node)?,
     }
-    if event != Event::Start {
+    if !matches!(event, Event::Start | Event::SlowStart) {
         lab.pause(BROKEN)?;
     }
     if matches!(event, Event::Hung | Event::Frozen) {
@@ -198,13 +223,24 @@ fn play(lab: &mut Lab, event: Event) -> Result<Vec<Turn>> {
     Ok(vec![Turn { node, at, ready }])
 }
 
+/// One change of a route a second, which every router sees.
+pub fn storm(lab: &mut Lab, changes: u32) -> Result<()> {
+    for _ in 0..changes {
+        for node in 0..NODES {
+            lab.change_route(node);
+        }
+        lab.pause(1.0)?;
+    }
+    Ok(())
+}
+
 /// When the router said so, not when the lab heard it.
 fn ready_since(lab: &Lab, node: usize) -> f64 {
     let state = lab.story.state_at(node, f64::MAX);
     state.map_or_else(now, |(_, since)| since)
 }
 
-fn drain(lab: &mut Lab, node: usize, client: Option<TcpStream>) -> Result<()> {
+fn drain(lab: &mut Lab, node: usize, client: Option<Arc<TcpStream>>) -> Result<()> {
     lab.delete(node);
     lab.reach(node, State::Gone)?;
     drop(client);
@@ -231,4 +267,17 @@ pub fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Op
 fn worst(times: &[Option<f64>]) -> Option<f64> {
     let longest = times.iter().copied().reduce(|a, b| Some(a?.max(b?)));
     longest.flatten()
+}
+
+/// How often the watches with a check took a node out although its router had
+/// been ready for long.
+pub fn taken_out(story: &Story, check: Check, start: f64, long: f64) -> [usize; INTERS.len()] {
+    let mut counts = [0; INTERS.len()];
+    for &(at, watch) in &story.downs {
+        let ready = story.ready_for(watch.node, at);
+        if watch.check == check && at >= start && ready.is_some_and(|time| time >= long) {
+            counts[watch.inter] += 1;
+        }
+    }
+    counts
 }

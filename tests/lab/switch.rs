@@ -1,5 +1,7 @@
 //! The switch: one real HAProxy with a port for every line under test, what it
-//! believes of each node (its stats socket) and every request it lost (its log).
+//! believes of each node (its stats socket), and every request it lost (its log).
+//! Beside the lines it can have watches: backends without traffic whose checks
+//! have other intervals and phases, for who wants to know what they would do.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,6 +20,12 @@ pub struct Line {
     pub check: Check,
     pub mode: Mode,
 }
+
+/// From one check of a watch to the next, in real seconds. Up after 2, down after
+/// 3, as the lines.
+pub const INTERS: [u32; 3] = [2, 5, 10];
+/// How many watches with the same interval ask a node, one after the other.
+const PHASES: u32 = 4;
 
 /// A running switch.
 #[derive(Debug)]
@@ -57,10 +65,13 @@ impl Switch {
         Ok(rows(&text?))
     }
 
-    /// The requests that failed since the last call.
-    pub fn failures(&mut self) -> Result<Vec<Failure>> {
+    /// The requests that failed since the last call, and the watches that took a
+    /// node out.
+    pub fn news(&mut self) -> Result<(Vec<Failure>, Vec<Watch>)> {
         let lines = self.log.lines()?;
-        Ok(lines.iter().filter_map(|line| failure(line)).collect())
+        let failures = lines.iter().filter_map(|line| failure(line));
+        let downs = lines.iter().filter_map(|line| down(line));
+        Ok((failures.collect(), downs.collect()))
     }
 }
 
@@ -81,6 +92,7 @@ fn socket(dir: &Path) -> PathBuf {
 pub fn config(
     dir: &Path,
     lines: &[Line],
+    watches: bool,
     port: impl Fn(usize) -> SocketAddr,
     nodes: &[Ports],
     scale: Scale,
@@ -97,7 +109,6 @@ pub fn config(
 defaults
   log global
   option dontlog-normal
-  retries 3
   no option redispatch
   timeout connect {connect}ms
   timeout client {client}ms
@@ -112,32 +123,64 @@ defaults
     );
     for (number, line) in lines.iter().enumerate() {
         // Status, termination and times, as `failure` reads them.
-        let (mode, status, time) = match line.mode {
-            Mode::Http => ("http", "%ST", "%Ta"),
-            Mode::Tcp => ("tcp", "-", "%Tt"),
-        };
-        let check = match line.check {
-            Check::Http => "\n  option httpchk GET /healthz/ready\n  http-check expect status 200",
-            _ => "",
+        let (mode, retries, status, time) = match line.mode {
+            Mode::Http => ("http", 3, "%ST", "%Ta"),
+            Mode::Tcp => ("tcp", 3, "-", "%Tt"),
+            Mode::NoRetry => ("http", 0, "%ST", "%Ta"),
         };
         config += &format!(
             "listen {number}
   mode {mode}
+  retries {retries}
   bind {}
-  log-format \"request %f %s {status} %ts %Ts.%ms {time}\"{check}
+  log-format \"request %f %s {status} %ts %Ts.%ms {time}\"
 ",
             port(number)
         );
-        for (node, ports) in nodes.iter().enumerate() {
-            let check = match line.check {
-                Check::Traffic => "check".to_string(),
-                Check::Stats | Check::Http => format!("check port {}", ports.stats().port()),
-                Check::Healthport => format!("check port {}", ports.healthport().port()),
-            };
-            config += &format!("  server {node} {} {check}\n", ports.http());
+        config += &servers(line.check, nodes.iter().enumerate());
+    }
+    // HAProxy spreads the first checks of all its servers over their interval, in
+    // the order of the file. So those of one kind are far apart in it: each of the
+    // twelve has a phase of its own.
+    let phases = if watches { PHASES } else { 0 };
+    for (phase, node) in (0..phases).flat_map(|phase| (0..nodes.len()).map(move |n| (phase, n))) {
+        for (number, check) in Check::ALL.into_iter().enumerate() {
+            for inter in INTERS {
+                config += &format!(
+                    "backend watch.{number}.{inter}.{node}.{phase}
+  default-server inter {}ms
+",
+                    scale.millis(f64::from(inter))
+                );
+                config += &servers(check, nodes.iter().enumerate().skip(node).take(1));
+            }
         }
     }
     config
+}
+
+/// How a check asks the nodes.
+fn servers<'a>(check: Check, nodes: impl Iterator<Item = (usize, &'a Ports)>) -> String {
+    let mut servers = match check {
+        Check::Http => {
+            "  option httpchk GET /healthz/ready\n  http-check expect status 200\n".to_string()
+        }
+        _ => String::new(),
+    };
+    for (node, ports) in nodes {
+        let port = match check {
+            Check::Traffic => ports.http(),
+            Check::Stats | Check::Http => ports.stats(),
+            Check::Healthport => ports.healthport(),
+            Check::FirstPublished => ports.first_published(),
+        };
+        servers += &format!(
+            "  server {node} {} check port {}\n",
+            ports.http(),
+            port.port()
+        );
+    }
+    servers
 }
 
 /// One row of `show stat`: a server, or the frontend of a line.
@@ -230,5 +273,28 @@ pub fn failure(line: &str) -> Option<Failure> {
         why: why.to_string(),
         at: at.parse().ok()?,
         took: took.parse::<f64>().ok()? / 1000.0,
+    })
+}
+
+/// A watch has taken a node out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    pub check: Check,
+    /// Its place in [`INTERS`].
+    pub inter: usize,
+    pub node: usize,
+}
+
+/// Reads a line of the switch's log; nothing if it says something else.
+pub fn down(line: &str) -> Option<Watch> {
+    let (name, _) = line.strip_prefix("Server watch.")?.split_once(" is DOWN")?;
+    let (watch, node) = name.split_once('/')?;
+    let mut numbers = watch.split('.');
+    let check = *Check::ALL.get(numbers.next()?.parse::<usize>().ok()?)?;
+    let inter: u32 = numbers.next()?.parse().ok()?;
+    Some(Watch {
+        check,
+        inter: INTERS.iter().position(|&known| known == inter)?,
+        node: node.parse().ok()?,
     })
 }

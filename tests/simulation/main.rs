@@ -5,7 +5,13 @@
 //!     SIMULATION_SEEDS=4711..4712 cargo test --test simulation -- --nocapture
 //!
 //! plays that world again and tells it. A wider range explores further.
+//!
+//! node.rs and fleet.rs ask what the port means to a switch: a router that is
+//! ready may answer late, and all nodes of a cluster are late together.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod fleet;
+mod node;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -142,14 +148,27 @@ struct Seen {
 impl Drop for Scripted<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let (seed, now) = (self.seed, self.now);
-            eprintln!(
-                "that was in the world of seed {seed} at {now:?}; to see it: \
-                 SIMULATION_SEEDS={seed}..{} cargo test --test simulation -- --nocapture",
-                seed + 1
-            );
+            eprint!("at {:?} ", self.now);
+            how_to_see(self.seed, "the_port_never_lies");
         }
     }
+}
+
+fn how_to_see(seed: u64, test: &str) {
+    eprintln!(
+        "in the world of seed {seed}; to see it: \
+         SIMULATION_SEEDS={seed}..{} cargo test --test simulation -- --nocapture {test}",
+        seed + 1
+    );
+}
+
+/// Those that were asked for, or `all`.
+fn seeds(all: Range<u64>) -> Range<u64> {
+    let Ok(range) = env::var("SIMULATION_SEEDS") else {
+        return all;
+    };
+    let (first, end) = range.split_once("..").expect("FIRST..END");
+    first.parse().expect("a number")..end.parse().expect("a number")
 }
 
 fn one_in(random: &mut Rng, n: u32) -> bool {
@@ -562,13 +581,7 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
 
 #[test]
 fn the_port_never_lies_in_any_world() {
-    let seeds = match env::var("SIMULATION_SEEDS") {
-        Ok(range) => {
-            let (first, end) = range.split_once("..").expect("FIRST..END");
-            first.parse().expect("a number")..end.parse().expect("a number")
-        }
-        Err(_) => SEEDS,
-    };
+    let seeds = seeds(SEEDS);
     let alone = seeds.end - seeds.start == 1;
     let mut sum = Tally::default();
     for seed in seeds.clone() {

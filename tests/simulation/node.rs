@@ -1,0 +1,265 @@
+//! One healthport and the service beside it, which is a function: asked at this
+//! time, it answers so. What comes out is when the port was open. The loop is the
+//! real one; system, log and drain file do nothing here.
+
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use fastrand::Rng;
+use healthport::config::{Config, default_max_age};
+use healthport::daemon::{self, World};
+use healthport::gate::Port;
+use healthport::probe::{Code, Outcome};
+use healthport::report::Cycle;
+use healthport::signals::Wake;
+use log::Level;
+
+/// What comes of a probe.
+#[derive(Default)]
+pub struct Answer {
+    /// The time to the answer; a probe does not wait longer than --timeout.
+    pub after: Duration,
+    pub good: bool,
+    /// And then healthport stands still.
+    pub stall: Duration,
+}
+
+/// When the port opened (true) and closed.
+pub type Changes = Vec<(Duration, bool)>;
+
+struct Node<'a, F> {
+    config: &'a Config,
+    life: Range<Duration>,
+    answer: F,
+    now: Duration,
+    /// The loop holds a listener, whether or not its lease has run out.
+    held: bool,
+    lease: Duration,
+    changes: Changes,
+}
+
+/// Runs a healthport with this service for its life, at whose end the port closes.
+pub fn port(
+    config: &Config,
+    life: Range<Duration>,
+    answer: impl FnMut(Duration) -> Answer,
+) -> Changes {
+    let mut node = Node {
+        config,
+        now: life.start,
+        life: life.clone(),
+        answer,
+        held: false,
+        lease: life.start + config.max_age,
+        changes: Vec::new(),
+    };
+    daemon::run(config, None, &mut node);
+    // A probe that is in flight at the end does not hold it up.
+    let mut changes = node.changes;
+    changes.retain(|&(at, _)| at < life.end);
+    turn(&mut changes, life.end, false);
+    changes
+}
+
+fn turn(changes: &mut Changes, at: Duration, open: bool) {
+    if changes.last().is_some_and(|&(_, open)| open) != open {
+        changes.push((at, open));
+    }
+}
+
+impl<F> Node<'_, F> {
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        // As in the gate: from the very instant at which it runs out it is over.
+        if self.lease <= self.now {
+            turn(&mut self.changes, self.lease, false);
+        }
+    }
+}
+
+impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
+    fn now(&self) -> Duration {
+        self.now
+    }
+
+    fn probe(&mut self) -> Outcome {
+        let answer = (self.answer)(self.now);
+        let timeout = self.config.timeout;
+        self.pass(answer.after.min(timeout) + answer.stall);
+        let code = match answer.good {
+            _ if answer.after >= timeout => Code::Timeout,
+            true => Code::Ok,
+            false => Code::Status,
+        };
+        Outcome {
+            code,
+            status: None,
+            sentence: String::new(),
+        }
+    }
+
+    fn drained(&mut self) -> Option<String> {
+        None
+    }
+
+    fn renew(&mut self) -> bool {
+        let in_time = self.lease > self.now || !self.held;
+        self.lease = self.now + self.config.max_age;
+        in_time
+    }
+
+    fn set_port(&mut self, open: bool) -> Vec<Port> {
+        turn(&mut self.changes, self.now, open);
+        self.held = open;
+        vec![if open { Port::Open } else { Port::Closed }]
+    }
+
+    fn count(&mut self, _: &Cycle) {}
+
+    fn log(&mut self, _: Level, _: &str) {}
+
+    fn notify(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sleep(&mut self, time: Duration) -> Wake {
+        self.pass(time);
+        match self.now < self.life.end {
+            true => Wake::Time,
+            false => Wake::Stop("SIGTERM"),
+        }
+    }
+}
+
+/// The settings that were published first, which closed the port of routers that
+/// were ready (CHANGELOG.md, "Changed").
+pub fn first_published() -> Config {
+    let (interval, timeout) = (Duration::from_secs(1), Duration::from_millis(500));
+    Config {
+        timeout,
+        fall: 1,
+        max_age: default_max_age(interval, timeout),
+        ..Config::default()
+    }
+}
+
+/// The smallest step of time.
+const STEP: Duration = Duration::from_nanos(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How often the port closes in a minute.
+fn closes(config: &Config, answer: impl FnMut(Duration) -> Answer) -> usize {
+    let changes = port(config, Duration::ZERO..MINUTE, answer);
+    let closes = changes.iter().filter(|&&(at, open)| !open && at < MINUTE);
+    assert!(!changes.is_empty(), "it never opened");
+    closes.count()
+}
+
+fn good(after: Duration) -> Answer {
+    Answer {
+        after,
+        good: true,
+        ..Answer::default()
+    }
+}
+
+/// As a router with 10,000 routes that writes its configuration again and again.
+#[test]
+fn one_late_answer_in_five_never_closes() {
+    let mut published = 0;
+    for seed in 0..1_000 {
+        let service = || {
+            let mut random = Rng::with_seed(seed);
+            move |_| {
+                let late = random.u8(..5) == 0;
+                let micros = if late {
+                    1_000_000..=1_900_000
+                } else {
+                    500..=2_000
+                };
+                good(Duration::from_micros(random.u64(micros)))
+            }
+        };
+        let false_closes = closes(&Config::default(), service());
+        assert_eq!(false_closes, 0, "seed {seed}");
+        published += closes(&first_published(), service());
+    }
+    println!("1000 minutes: 0 closes, as first published {published}");
+    assert!(published > 1_000);
+}
+
+/// What --fall 2 is for: a configuration that takes twice the timeout to write,
+/// and the service is ready all the time. A probe may come at any moment of it.
+#[test]
+fn two_timeouts_in_a_row_close_and_nothing_less() {
+    let config = Config::default();
+    let closes_in = |writing: Duration, begin: Duration| {
+        let end = begin + writing;
+        let writes = begin..end;
+        closes(&config, move |at| {
+            good(if writes.contains(&at) { end - at } else { STEP })
+        })
+    };
+    let writing = config.fall * config.timeout;
+    let begin = |phase: u32| 10 * config.interval + phase * config.interval / 100;
+    for phase in 0..100 {
+        assert_eq!(closes_in(writing - STEP, begin(phase)), 0, "phase {phase}");
+    }
+    assert_eq!(closes_in(writing, begin(0)), 1);
+}
+
+/// The default of --max-age: two probes end at most interval + timeout apart, one
+/// that is answered at once and one that never is, and the loop may stand still
+/// for as long again. At the instant at which that is over, the port closes.
+#[test]
+fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
+    let defaults = Config::default();
+    for (interval, timeout) in [
+        (defaults.interval, defaults.timeout),
+        (Duration::from_millis(10), Duration::from_millis(1)),
+        (Duration::from_millis(10), Duration::from_secs(2)),
+        (Duration::from_secs(4), Duration::from_millis(500)),
+    ] {
+        let max_age = default_max_age(interval, timeout);
+        let config = Config {
+            interval,
+            fast_interval: interval,
+            timeout,
+            max_age,
+            ..Config::default()
+        };
+        let standstill = interval + timeout;
+        // Answers at once, then never, and during the second probe without an
+        // answer it stands still. When it closed, if it did, and the last renewal.
+        let play = |stall: Duration, first: Duration| {
+            let (mut probes, mut renewed) = (0, Duration::ZERO);
+            let changes = port(&config, Duration::ZERO..MINUTE, |at| {
+                probes += 1;
+                if probes < 4 {
+                    renewed = at + if probes % 2 == 1 { first } else { timeout };
+                }
+                match probes {
+                    2 => Answer {
+                        after: timeout,
+                        ..Answer::default()
+                    },
+                    4 => Answer {
+                        after: timeout,
+                        stall,
+                        good: false,
+                    },
+                    _ => good(first),
+                }
+            });
+            let close = changes.iter().find(|&&(at, open)| !open && at < MINUTE);
+            (close.map(|&(at, _)| at), renewed)
+        };
+        let at_once = Duration::ZERO;
+        assert_eq!(play(standstill - STEP, at_once).0, None, "{config:?}");
+        let (closed, renewed) = play(standstill, at_once);
+        assert_eq!(closed, Some(renewed + max_age), "{config:?}");
+        // If every probe takes nearly the timeout, their ends are closer together.
+        assert_eq!(play(standstill, timeout - STEP).0, None, "{config:?}");
+    }
+}

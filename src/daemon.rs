@@ -56,6 +56,11 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
         );
     }
 
+    // Reserves the port. What the system refuses need not wait for a probe.
+    for (level, line) in reporter.refused(&world.set_port(false)) {
+        world.log(level, &line);
+    }
+
     let mut due = world.now();
     loop {
         // Before the probe: a disk that hangs would make its answer old.

@@ -3,20 +3,39 @@
 //! listener that merely stops accepting would still complete handshakes
 //! (kubernetes#103632).
 //!
+//! Nobody else gets the port meanwhile: from the first [`Gate::set`] to the end a
+//! second socket is bound to it, which never listens.
+//!
 //! An open port belongs to a helper thread that sits in `accept`. It stays open
 //! only while the loop renews the lease: the helper closes it by itself when the
 //! loop stands still. The helper never logs and takes no lock: nothing that
-//! stalls the loop can stall it.
+//! stalls the loop can stall it. Nor does the loop wait for a helper to close.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::lease::Lease;
+use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT};
+
+/// How many connections may wait to be accepted; the kernel caps it at
+/// net.core.somaxconn, which is 4096 by default. With the 128 of `std`, of 1,000
+/// checks at the same moment one in four waited a second for another SYN.
+const BACKLOG: i32 = 4096;
+
+/// How many helpers of earlier openings may still have to end. One takes some 50 us
+/// after its socket was shut down, but on a node under load it may not run for
+/// 100 ms, which is no reason to stay closed: the kernel answers for the next one.
+/// So many at a time hang in the kernel, and another one would too.
+const OLD_HELPERS: usize = 8;
+
+/// How long an opening waits for the oldest of them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The state of one listening address after [`Gate::set`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +44,8 @@ pub enum Port {
     Open,
     /// A connect is refused, as it should be.
     Closed,
-    /// A connect is refused although the port should be open: the sentence says
-    /// what the system refused.
+    /// A connect is refused although the port should be open, or the port cannot
+    /// be reserved: the sentence says what the system refused.
     Failed(String),
 }
 
@@ -39,12 +58,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A closed gate. `max_age` is how long an open port outlives the last
+    /// A closed gate, nothing reserved yet. `max_age` is how long an open port outlives the last
     /// [`Gate::renew`].
     pub fn new(addresses: &[SocketAddr], max_age: Duration) -> Gate {
         let door = |&address| Door {
             address,
+            reservation: None,
             listening: None,
+            ending: Vec::new(),
         };
         Gate {
             lease: Arc::new(Lease::new(max_age)),
@@ -75,29 +96,24 @@ impl Gate {
     }
 
     /// Opens or closes every address, and says what came of it, in the order of
-    /// the addresses. One that could not be opened is tried again by the next
-    /// call, and never at another address.
+    /// the addresses. One that could not be reserved or opened is tried again by
+    /// the next call, and never at another address.
     pub fn set(&mut self, open: bool) -> Vec<Port> {
         if !open {
             self.close();
-            return vec![Port::Closed; self.doors.len()];
         }
         let (lease, visits) = (&self.lease, &self.visits);
-        let open = |door: &mut Door| match door.open(lease, visits) {
-            Ok(()) => Port::Open,
+        let set = |door: &mut Door| match door.set(open, lease, visits) {
+            Ok(()) if open => Port::Open,
+            Ok(()) => Port::Closed,
             Err(sentence) => Port::Failed(sentence),
         };
-        self.doors.iter_mut().map(open).collect()
+        self.doors.iter_mut().map(set).collect()
     }
 
-    /// First all sockets, then the helpers: no port stays open while the helper
-    /// of another one ends.
+    /// All sockets, before anything else is done.
     fn close(&mut self) {
-        let listening = self.doors.iter().filter_map(|door| door.listening.as_ref());
-        listening.for_each(|listening| close(&listening.socket));
-        for door in &mut self.doors {
-            door.end();
-        }
+        self.doors.iter_mut().for_each(Door::close);
     }
 }
 
@@ -113,44 +129,104 @@ impl Drop for Gate {
 #[derive(Debug)]
 struct Door {
     address: SocketAddr,
+    reservation: Option<OwnedFd>,
     listening: Option<Listening>,
+    /// The helpers of earlier openings, the oldest first, until they are known to
+    /// have ended.
+    ending: Vec<Receiver<io::Error>>,
 }
 
 impl Door {
-    fn open(&mut self, lease: &Arc<Lease>, visits: &Arc<Visits>) -> Result<(), String> {
-        if self
-            .listening
-            .as_ref()
-            .is_some_and(|l| l.helper.is_finished())
-        {
+    fn set(&mut self, open: bool, lease: &Arc<Lease>, visits: &Arc<Visits>) -> Result<(), String> {
+        let address = self.address;
+        let cannot_listen = |error: io::Error| {
+            // What the system says leaves open what to do: it is the
+            // unit (EPERM) or a port below 1024 (EACCES).
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    ", see SocketBindAllow= in the unit; ports below 1024 take a privilege"
+                }
+                _ => "",
+            };
+            format!("cannot listen on {address}: {error}{hint}")
+        };
+        let reservation = match self.reservation.take() {
+            Some(reservation) => reservation,
+            None => reserve(address).map_err(cannot_listen)?,
+        };
+        let reservation = self.reservation.insert(reservation);
+        if !open {
+            return Ok(());
+        }
+        if let Some(listening) = &self.listening {
+            let error = match listening.helper.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => "the helper died".to_string(),
+                Ok(error) => error.to_string(),
+            };
             // The helper gave up since the last cycle and has closed the port.
             // One cycle closed, so that a helper that fails at once cannot spin.
-            let error = self.end().unwrap_or_else(|| "the helper died".to_string());
-            return Err(format!("cannot accept on {}: {error}", self.address));
+            self.close();
+            return Err(format!("cannot accept on {address}: {error}"));
         }
-        if self.listening.is_none() {
-            let listening = Listening::start(self.address, lease, visits).map_err(|error| {
-                // What the system says leaves open what to do: it is the
-                // unit (EPERM) or a port below 1024 (EACCES).
-                let hint = match error.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        ", see SocketBindAllow= in the unit; ports below 1024 take a privilege"
-                    }
-                    _ => "",
-                };
-                format!("cannot listen on {}: {error}{hint}", self.address)
-            })?;
-            self.listening = Some(listening);
+        let runs = |helper: &Receiver<_>| matches!(helper.try_recv(), Err(TryRecvError::Empty));
+        self.ending.retain(runs);
+        let hangs = |helper: &Receiver<_>| {
+            matches!(
+                helper.recv_timeout(PATIENCE),
+                Err(RecvTimeoutError::Timeout)
+            )
+        };
+        if self.ending.len() >= OLD_HELPERS && self.ending.first().is_some_and(hangs) {
+            return Err(format!(
+                "cannot accept on {address}: {OLD_HELPERS} helpers of earlier openings hang"
+            ));
         }
+        let listener = listen(address, reservation).map_err(cannot_listen)?;
+        let listening = Listening::start(listener, lease, visits).map_err(cannot_listen)?;
+        self.listening = Some(listening);
         Ok(())
     }
 
-    /// Ends what listened, once it is shut, and returns what its helper says.
-    fn end(&mut self) -> Option<String> {
-        let helper = self.listening.take()?.helper;
-        // Not a wait: `accept` has been made to fail, or has failed (50 us).
-        Some(helper.join().ok()??.to_string())
+    /// Not a word to the helper, and no wait for it: the kernel makes its `accept`
+    /// fail.
+    fn close(&mut self) {
+        if let Some(listening) = self.listening.take() {
+            close(&listening.socket);
+            self.ending.push(listening.helper);
+        }
     }
+}
+
+/// A socket that holds the port and never listens: while it lives the kernel
+/// refuses the port to every other socket that would listen on it or connect from
+/// it, and answers a SYN with RST.
+///
+/// Plainly first. If the first socket of a port was bound with SO_REUSEADDR,
+/// kernels before 6.8 remember that, and let a second healthport reserve it too.
+/// Only connections of an earlier process that are in TIME_WAIT take the option.
+fn reserve(address: SocketAddr) -> io::Result<OwnedFd> {
+    sys::bind(address, &[]).or_else(|_| {
+        let socket = sys::bind(address, &[SO_REUSEADDR])?;
+        sys::set(&socket, SO_REUSEADDR, false)?;
+        Ok(socket)
+    })
+}
+
+/// A listener beside the reservation. With SO_REUSEPORT on both the kernel allows
+/// that to sockets of the same user. With SO_REUSEADDR it would allow it to
+/// everybody: between the two calls another user's program took the port within
+/// ten openings. The listener has SO_REUSEADDR all the same, for connections of
+/// the last opening that are in TIME_WAIT; the reservation has it not.
+///
+/// Always a new socket. To listen again on the one that was shut down loses
+/// connections in CLOSE_WAIT, without an owner, and they block the port for good.
+fn listen(address: SocketAddr, reservation: &OwnedFd) -> io::Result<TcpListener> {
+    sys::set(reservation, SO_REUSEPORT, true)?;
+    let listener = sys::bind(address, &[SO_REUSEADDR, SO_REUSEPORT])
+        .and_then(|socket| sys::listen(socket, BACKLOG));
+    sys::set(reservation, SO_REUSEPORT, false)?;
+    listener
 }
 
 #[derive(Debug)]
@@ -159,24 +235,27 @@ struct Listening {
     /// shut down and given a timeout. Both work on any socket, but `std` offers
     /// them on [`TcpStream`] only.
     socket: Arc<TcpStream>,
-    helper: JoinHandle<Option<io::Error>>,
+    /// The helper's last word, and its end.
+    helper: Receiver<io::Error>,
 }
 
 impl Listening {
-    /// The listener that `std` makes has SO_REUSEADDR: connections of the last
-    /// opening that are in TIME_WAIT do not keep it from opening again.
     fn start(
-        address: SocketAddr,
+        listener: TcpListener,
         lease: &Arc<Lease>,
         visits: &Arc<Visits>,
     ) -> io::Result<Listening> {
-        let listener = TcpListener::bind(address)?;
         let socket = Arc::new(TcpStream::from(OwnedFd::from(listener.try_clone()?)));
         let own = Arc::clone(&socket);
         let (lease, visits) = (Arc::clone(lease), Arc::clone(visits));
-        let helper = thread::Builder::new()
+        let (end, helper) = mpsc::channel();
+        thread::Builder::new()
             .name("accept".to_string())
-            .spawn(move || accept(&listener, &own, &lease, &visits))?;
+            .spawn(move || {
+                if let Some(error) = accept(&listener, &own, &lease, &visits) {
+                    let _ = end.send(error);
+                }
+            })?;
         Ok(Listening { socket, helper })
     }
 }

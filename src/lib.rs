@@ -16,3 +16,4 @@ pub mod probe;
 pub mod report;
 pub mod responder;
 pub mod signals;
+pub mod sys;

@@ -12,6 +12,7 @@ use healthport::notify::Notify;
 use healthport::probe::Prober;
 use healthport::responder;
 use healthport::signals::Signals;
+use healthport::sys;
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 
@@ -68,6 +69,12 @@ fn run(command: Command) -> Result<ExitCode, String> {
             let notify = Notify::from_env()?;
             let watchdog = notify.watchdog;
             let mut host = Host::new(&config, notify, signals);
+            // A disk that stalls must not stall loop and helper, with the port open,
+            // in a page fault of their own code. Before there is a thread: each
+            // would have its whole stack locked, 2 MiB.
+            if let Err(error) = sys::lock_memory() {
+                log::debug!(target: "healthport", "cannot lock the memory: {error}");
+            }
             if let Some(address) = config.metrics_listen {
                 responder::serve(address, config.interval, host.metrics())
                     .map_err(|error| format!("cannot serve metrics: {error}"))?;

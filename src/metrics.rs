@@ -180,7 +180,7 @@ healthport_connections_total {connections}
 # HELP healthport_last_connection_timestamp_seconds When a check was last accepted, 0 = never.
 # TYPE healthport_last_connection_timestamp_seconds gauge
 healthport_last_connection_timestamp_seconds {last_connection}
-# HELP healthport_listen_errors_total Attempts to open an address that the system refused.
+# HELP healthport_listen_errors_total Attempts to reserve or open an address that the system refused.
 # TYPE healthport_listen_errors_total counter
 healthport_listen_errors_total {listen_errors}
 # HELP healthport_lease_expirations_total How often an open port closed itself, the loop standing still.

@@ -77,6 +77,24 @@ impl Reporter<'_> {
         )
     }
 
+    /// The lines for ports that failed, or failed otherwise than before.
+    pub fn refused(&mut self, ports: &[Port]) -> Vec<(Level, String)> {
+        let before = std::mem::replace(&mut self.ports, ports.to_vec());
+        let changed = before
+            .iter()
+            .zip(ports)
+            .filter(|(before, port)| before != port);
+        let interval = self.config.interval;
+        let line = |(_, port): (&Port, &Port)| match port {
+            Port::Failed(sentence) => Some((
+                Level::Error,
+                format!("port closed: {sentence}; next try in {interval:?}"),
+            )),
+            _ => None,
+        };
+        changed.filter_map(line).collect()
+    }
+
     /// The lines for one cycle; none if nothing changed.
     pub fn cycle(&mut self, cycle: &Cycle) -> Vec<(Level, String)> {
         let mut lines = Vec::new();
@@ -92,18 +110,8 @@ impl Reporter<'_> {
             self.since = cycle.now;
         }
 
-        let before = std::mem::replace(&mut self.ports, cycle.ports.to_vec());
-        for (before, port) in before.iter().zip(cycle.ports) {
-            if let Port::Failed(sentence) = port
-                && before != port
-            {
-                let interval = self.config.interval;
-                lines.push((
-                    Level::Error,
-                    format!("port closed: {sentence}; next try in {interval:?}"),
-                ));
-            }
-        }
+        let before = self.ports.clone();
+        lines.extend(self.refused(cycle.ports));
 
         let why = why(cycle);
         let addresses = |changed: fn(&Port, &Port) -> bool| {

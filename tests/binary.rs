@@ -32,7 +32,10 @@ const PACKAGES: [(&str, &str); 17] = [
         "errno",
         "of signal-hook-registry: handlers leave errno as it was",
     ),
-    ("libc", "of the two before: the system's interface"),
+    (
+        "libc",
+        "the system's interface, for src/sys.rs and the two before",
+    ),
     (
         "ureq",
         "one HTTP request with one deadline; no TLS, no gzip, no cookies",
@@ -223,7 +226,7 @@ fn its_memory_is_small_and_stays_so() {
         "resident after 100 probes: {} KiB, {} KiB anonymous; after 1,000: {} KiB, {} KiB",
         early.0, early.1, late.0, late.1
     );
-    assert!(late.0 <= 2048, "{} KiB resident", late.0);
+    assert!(late.0 <= 2560, "{} KiB resident", late.0);
     assert!(
         late.1 <= early.1 + 16,
         "{} KiB anonymous, was {}",
@@ -231,6 +234,74 @@ fn its_memory_is_small_and_stays_so() {
         early.1
     );
     assert_eq!(healthport.status("Threads"), 2);
+    let locked = healthport.status("VmLck");
+    println!("locked: {locked} KiB");
+    assert!((1500..=2560).contains(&locked), "{locked} KiB locked");
+    // All that comes from a file, so that no disk can stall it.
+    let file = healthport.status("RssFile");
+    assert!(locked >= file, "{locked} KiB locked of {file} KiB");
+}
+
+#[test]
+fn a_limit_on_locked_memory_is_no_reason_not_to_run() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let mut command = Command::new("prlimit");
+    command.arg("--memlock=65536");
+    if rustix::process::geteuid().is_root() {
+        command.args(["setpriv", "--bounding-set", "-ipc_lock"]);
+    }
+    let healthport = Healthport::command(address, &service, &["--log-level", "debug"]);
+    command
+        .arg(healthport.get_program())
+        .args(healthport.get_args());
+    let healthport = Healthport::spawn(address, command.stderr(Stdio::piped()));
+    healthport.opens();
+    assert_eq!(healthport.status("VmLck"), 0);
+    assert_eq!(healthport.count("cannot lock the memory: "), 1);
+    drop(healthport);
+}
+
+/// The metrics have a thread, whose stack is 2 MiB.
+#[test]
+fn no_stack_of_a_thread_is_locked() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let mut command = Command::new(release());
+    command.args(["--url", &service.url(), "--interval", "20ms"]);
+    command.args(["--listen", &format!("{address}:18898")]);
+    command.args(["--metrics-listen", &format!("{address}:18988")]);
+    let healthport = Healthport::spawn(address, command.stderr(Stdio::piped()));
+    healthport.opens();
+    eventually("its helpers", || healthport.status("Threads") == 3);
+    let locked = healthport.status("VmLck");
+    assert!((1500..=2560).contains(&locked), "{locked} KiB locked");
+}
+
+/// What std lacks stands in one small file, and nowhere else is unsafe code.
+#[test]
+fn unsafe_code_is_in_one_small_file() {
+    let manifest = include_str!("../Cargo.toml");
+    assert!(manifest.contains("\nunsafe_code = \"deny\"\n"));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let mut with_unsafe = Vec::new();
+    for file in std::fs::read_dir(source).expect("read src/") {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.contains("unsafe") {
+            with_unsafe.push((path.file_name().unwrap().to_owned(), text));
+        }
+    }
+    let [(name, text)] = &with_unsafe[..] else {
+        panic!("{with_unsafe:?}");
+    };
+    assert_eq!(name, "sys.rs");
+    assert!(text.lines().count() < 80);
+    let blocks = text.matches("unsafe {").count();
+    assert_eq!(blocks, text.matches("// SAFETY: ").count());
+    assert_eq!(text.matches("allow(").count(), 1);
 }
 
 #[test]

@@ -606,14 +606,18 @@ fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
     drop(other);
     healthport.says(&format!("port open on {address}:18898: answered 200"));
     assert!(healthport.is_open());
-    // The same while the service is not ready is no news, and no harm.
-    service.not_ready();
-    healthport.closes();
+    // While the service is not ready it is said as well, and then is no news.
+    let (address, service) = (own_address(), Service::router(own_address()));
     let other = TcpListener::bind((address, 18898)).unwrap();
-    probes(&service, 5);
-    service.ready();
-    eventually("said again", || healthport.count(&line) == 2);
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.says("port closed: answered 500");
+    probes(&service, 20);
+    assert_eq!(healthport.log().len(), 3, "{:#?}", healthport.log());
+    assert_eq!(healthport.count("Address already in use"), 1);
     drop(other);
+    // From now on it is ours, open or not.
+    eventually("taken", || TcpListener::bind((address, 18898)).is_err());
+    service.ready();
     healthport.opens();
 }
 

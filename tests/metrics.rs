@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,10 @@ use rustix::process::Signal;
 
 /// A healthport with --metrics-listen, its service, and where to ask.
 fn start(args: &[&str]) -> (Healthport, Service, SocketAddr) {
-    let address = own_address();
+    start_on(own_address(), args)
+}
+
+fn start_on(address: IpAddr, args: &[&str]) -> (Healthport, Service, SocketAddr) {
     let service = Service::router(address);
     let metrics = SocketAddr::new(address, 9100);
     let listen = metrics.to_string();
@@ -300,8 +303,10 @@ fn the_numbers_follow_the_story() {
 #[test]
 fn drained_and_refused_by_the_system() {
     let drain = std::env::temp_dir().join(format!("healthport-drain-{}", own_address()));
-    let (healthport, service, metrics) = start(&["--drain-file", drain.to_str().unwrap()]);
-    let other = TcpListener::bind(healthport.port).unwrap();
+    let address = own_address();
+    let other = TcpListener::bind((address, 18898)).unwrap();
+    let args = ["--drain-file", drain.to_str().unwrap()];
+    let (healthport, service, metrics) = start_on(address, &args);
     service.ready();
     eventually("listen errors", || {
         value(&scrape(metrics), "healthport_listen_errors_total") >= 3.0

@@ -186,6 +186,7 @@ becomes "the service comes: the port" open port
 becomes "systemctl status" '"port open: answered 200"' status router
 status=$(grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$(pid router)/status" | tr '\t\n' '  ')
 is "unprivileged" "$status" "Uid: [1-9]* CapEff: 0000000000000000 CapBnd: 0000000000000000 NoNewPrivs: 1 Seccomp: 2 *"
+is "its memory is locked, in KiB" "$(awk '/^VmLck:/ { print $2 }' "/proc/$(pid router)/status")" "@(1[5-9]|2[0-5])[0-9][0-9]"
 is "memory in bytes and tasks, of 33554432 and 128" "$(property router MemoryCurrent) $(property router TasksCurrent)" "[1-9]* 2"
 
 ### The port follows the health endpoint, one line per change ################
@@ -317,7 +318,6 @@ systemctl stop healthport@later
 ip address del 10.0.0.7/32 dev lo
 
 ### SIGSTOP, SIGKILL, restart, stop ############################################
-# Slow enough that the queue of a listener that nobody serves (128) does not fill.
 becomes "the port" open port
 before=$(property router NRestarts)
 watch 0.1

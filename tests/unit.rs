@@ -91,6 +91,18 @@ fn of_unit(key: &str) -> String {
         .to_string()
 }
 
+/// tests/systemd.sh sees it locked.
+#[test]
+fn it_may_lock_its_memory() {
+    assert_eq!(of_unit("LimitMEMLOCK="), "4M");
+    let unit = read("systemd/healthport@.service");
+    let filters = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("SystemCallFilter="));
+    let allowed: Vec<_> = filters.flat_map(str::split_whitespace).collect();
+    assert!(allowed.contains(&"mlockall"), "{allowed:?}");
+}
+
 /// Runs the binary with the HEALTHPORT_OPTS that `assignment` sets. The shell
 /// reads quotes and continued lines as systemd does.
 fn check_config(assignment: &str) -> (bool, String) {

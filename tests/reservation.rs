@@ -1,0 +1,326 @@
+//! The port is ours from the start of the program to its end: what else runs on
+//! the node neither gets it while it is closed nor keeps it closed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::ErrorKind::AddrInUse;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    BINARY, Healthport, NOT_READY, PATIENCE, READY, Service, eventually, finish, is_open,
+    own_address, read_head,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::process::{Signal, geteuid};
+
+/// Not 18898: what tries to take it on every address would disturb others, and
+/// be disturbed.
+fn own_port() -> u16 {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let next = NEXT.fetch_add(1, Ordering::SeqCst) as u32;
+    20_000 + ((std::process::id() * 8 + next) % 10_000) as u16
+}
+
+/// Healthport with this --listen alone, to be looked at on `port`.
+fn listening(listen: SocketAddr, port: SocketAddr, service: &Service) -> Healthport {
+    let mut command = Command::new(BINARY);
+    command.args(["--url", &service.url(), "--listen", &listen.to_string()]);
+    command.args(["--interval", "10ms", "--timeout", "2s", "--fall", "1"]);
+    command.env_remove("NOTIFY_SOCKET").stderr(Stdio::piped());
+    let mut healthport = Healthport::spawn(port.ip(), &mut command);
+    healthport.port = port;
+    healthport
+}
+
+fn probes(service: &Service, count: usize) {
+    let enough = service.connections() + count;
+    eventually("more probes", || service.connections() >= enough);
+}
+
+/// A socket bound to the address, with or without SO_REUSEADDR.
+fn bound(address: SocketAddr, reuse: bool) -> rustix::io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, reuse)?;
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// Whether another program can listen there.
+fn can_listen(address: SocketAddr, reuse: bool) -> bool {
+    match bound(address, reuse).and_then(|socket| rustix::net::listen(socket, 1)) {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error, rustix::io::Errno::ADDRINUSE, "{address}");
+            false
+        }
+    }
+}
+
+/// The line of one that finds the port taken.
+fn taken(port: SocketAddr) -> String {
+    format!("port closed: cannot listen on {port}: Address already in use")
+}
+
+/// Two translators of one port: the unit beside the DaemonSet, or one started by
+/// hand. The first is drained; the second must not open what it closes.
+#[test]
+fn a_second_healthport_does_not_open_what_the_first_closes() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let drain = std::env::temp_dir().join(format!("healthport-{address}.drain"));
+    let path = drain.to_str().unwrap();
+    let first = Healthport::start(address, &service, &["--drain-file", path]);
+    first.opens();
+    let second = Healthport::start(address, &service, &[]);
+    second.says(&taken(second.port));
+    std::fs::write(&drain, "").unwrap();
+    first.says("drained");
+    probes(&service, 100);
+    assert!(!first.is_open(), "drained");
+    assert_eq!(second.log().len(), 2, "{:#?}", second.log());
+    drop(first);
+    second.opens();
+    std::fs::remove_file(&drain).unwrap();
+}
+
+#[test]
+fn a_port_that_is_taken_is_known_at_the_start() {
+    let address = own_address();
+    let service = Service::router(address);
+    let first = Healthport::start(address, &service, &[]);
+    first.says("port closed: answered 500");
+    // Not when the first probe has ended: that hangs.
+    let silent = Service::router(own_address());
+    silent.hangs();
+    let second = Healthport::start(address, &silent, &["--timeout", "1m"]);
+    second.says(&taken(second.port));
+    assert_eq!(second.log().len(), 2, "{:#?}", second.log());
+}
+
+#[test]
+fn nobody_else_can_listen_while_it_is_closed() {
+    let address = own_address();
+    let service = Service::router(address);
+    let localhost = Ipv4Addr::LOCALHOST.into();
+    let (any4, any6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+    for (listen, seen, others) in [
+        (address, address, &[address, any4, any6][..]),
+        (any4, address, &[address, localhost, any4, any6]),
+        (any6, address, &[address, localhost, any4, any6]),
+    ] {
+        let port = own_port();
+        let healthport = listening((listen, port).into(), (seen, port).into(), &service);
+        let all_refused = || {
+            probes(&service, 5);
+            for &other in others {
+                for reuse in [false, true] {
+                    let other = SocketAddr::new(other, port);
+                    assert!(!can_listen(other, reuse), "{other} beside {listen}:{port}");
+                }
+            }
+            assert!(!healthport.is_open(), "a SYN gets RST");
+        };
+        healthport.says("port closed: answered 500");
+        all_refused();
+        service.ready();
+        healthport.opens();
+        service.not_ready();
+        healthport.closes();
+        all_refused();
+        // Its own connections are in TIME_WAIT now; the next process gets the port
+        // in spite of them, and nobody else does.
+        drop(healthport);
+        let healthport = listening((listen, port).into(), (seen, port).into(), &service);
+        healthport.says("port closed: answered 500");
+        assert!(!can_listen((seen, port).into(), true));
+        service.ready();
+        healthport.opens();
+        service.not_ready();
+        assert_eq!(healthport.count("cannot listen"), 0);
+    }
+}
+
+#[test]
+fn nobody_else_can_listen_while_it_opens_and_closes() {
+    let address = own_address();
+    let service = Service::router(address);
+    let answers = AtomicUsize::new(0);
+    service.does(move |mut stream| {
+        read_head(&mut stream);
+        let odd = answers.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+        let _ = stream.write_all(if odd { READY } else { NOT_READY }.as_bytes());
+    });
+    let port = SocketAddr::new(address, own_port());
+    let healthport = listening(port, port, &service);
+    healthport.opens();
+    let over = AtomicBool::new(false);
+    let (over, any) = (&over, SocketAddr::from(([0, 0, 0, 0], port.port())));
+    thread::scope(|scope| {
+        let thieves = [port, any].map(|address| {
+            let steal = move || (0..).take_while(|_| !over.load(Ordering::SeqCst));
+            scope.spawn(move || steal().filter(|_| can_listen(address, true)).count())
+        });
+        probes(&service, 500);
+        over.store(true, Ordering::SeqCst);
+        let thefts = thieves.map(|thief| thief.join().unwrap());
+        assert_eq!(thefts, [0, 0]);
+    });
+    let opened = healthport.count("port open on");
+    assert!(opened > 100, "{opened} openings");
+    assert_eq!(healthport.count("cannot listen"), 0);
+}
+
+#[test]
+fn nobody_can_connect_from_it() {
+    let address = own_address();
+    let service = Service::router(address);
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.says("port closed: answered 500");
+    for reuse in [false, true] {
+        let error = bound(healthport.port, reuse).unwrap_err();
+        assert_eq!(error.kind(), AddrInUse);
+    }
+}
+
+/// On a node with a widened net.ipv4.ip_local_port_range the kernel may choose the
+/// port for any connection, which would keep it closed for as long as that lives.
+/// In a network of its own, so that the range can be narrow.
+#[test]
+fn the_kernel_does_not_choose_it_as_a_source_port() {
+    let test = std::env::current_exe().unwrap();
+    let mut command = Command::new("unshare");
+    if !geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.arg("--net").arg(test).env("INSIDE", "yes");
+    command.args(["--exact", "inside_a_network_of_its_own", "--ignored"]);
+    let (code, stdout, stderr) = finish(&mut command);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+}
+
+#[test]
+#[ignore = "the test above runs it"]
+fn inside_a_network_of_its_own() {
+    assert!(std::env::var("INSIDE").is_ok(), "it changes the network");
+    let (_, _, said) = finish(Command::new("ip").args(["link", "set", "lo", "up"]));
+    assert_eq!(said, "");
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "18850 18949").unwrap();
+    let address = own_address();
+    let service = Service::router(address);
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.says("port closed: answered 500");
+    // Connections from this address to one place, until there is no port left.
+    let other = TcpListener::bind((address, 80)).unwrap();
+    let mut connections = Vec::new();
+    let refused = loop {
+        match TcpStream::connect(other.local_addr().unwrap()) {
+            Ok(stream) => connections.push((stream, other.accept().unwrap())),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), std::io::ErrorKind::AddrNotAvailable);
+    let source = |stream: &TcpStream| stream.local_addr().unwrap().port();
+    let taken = connections
+        .iter()
+        .any(|(stream, _)| source(stream) == 18898);
+    assert!(!taken, "18898 is the source port of a connection");
+    assert!(connections.len() > 90, "{} connections", connections.len());
+    service.ready();
+    healthport.opens();
+}
+
+/// A farm of switches checks at the same moment, and the helper has other things to
+/// do. With the backlog of 128 that `std` asks for, the rest waited for another SYN,
+/// a second later.
+#[test]
+fn hundreds_of_checks_at_the_same_moment_do_not_wait() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(address, &service, &["--max-age", "4m"]);
+    healthport.opens();
+    healthport.signal(Signal::STOP);
+    let start = Instant::now();
+    let mut waited = 0;
+    let checks: Vec<_> = (0..600)
+        .map(|_| {
+            let limit = Duration::from_millis(50);
+            TcpStream::connect_timeout(&healthport.port, limit)
+        })
+        .take_while(|check| {
+            waited += usize::from(check.is_err());
+            waited < 10 // half a second is enough to know
+        })
+        .collect();
+    healthport.signal(Signal::CONT);
+    assert_eq!(waited, 0, "in {:?}", start.elapsed());
+    // And each of them is served.
+    for check in checks {
+        let mut check = check.unwrap();
+        check.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(check.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+/// Ends first: nobody can wait for the end of a process that is traced.
+struct Tracer(Child);
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// strace holds the helpers back on their way out of accept(), as a kernel that waits
+/// for a disk would.
+#[test]
+fn helpers_that_hang_hold_nobody_up() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(address, &service, &[]);
+    healthport.opens();
+    eventually("the helper runs", || healthport.status("Threads") == 2);
+    let pid = healthport.child.id();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", "trace=accept4", "-p", &pid.to_string()]);
+    strace.args(["-e", "inject=accept4:delay_exit=3600000000"]); // an hour
+    let strace = Tracer(strace.stderr(Stdio::null()).spawn().unwrap());
+    let is_traced = |task: std::io::Result<std::fs::DirEntry>| {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status"));
+        let tracer = format!("TracerPid:\t{}", strace.0.id());
+        status.unwrap().contains(&tracer)
+    };
+    let tasks = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    eventually("strace has them all", || tasks().all(is_traced));
+    // The next opening does not wait for the helper of the last, up to eight times.
+    for hung in 1..=8 {
+        service.not_ready();
+        healthport.closes();
+        assert_eq!(healthport.status("Threads"), 1 + hung, "they hang");
+        if hung < 8 {
+            service.ready();
+            healthport.opens();
+        }
+    }
+    service.ready();
+    healthport.says("cannot accept on");
+    healthport.says("8 helpers of earlier openings hang");
+    assert!(!is_open(healthport.port));
+    drop(strace);
+    healthport.opens();
+    eventually("one helper", || healthport.status("Threads") == 2);
+}

@@ -26,7 +26,7 @@ use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT};
 /// How many connections may wait to be accepted; the kernel caps it at
 /// net.core.somaxconn, which is 4096 by default. With the 128 of `std`, of 1,000
 /// checks at the same moment one in four waited a second for another SYN.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// How many helpers of earlier openings may still have to end. One takes some 50 us
 /// after its socket was shut down, but on a node under load it may not run for

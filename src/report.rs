@@ -152,7 +152,8 @@ impl Reporter<'_> {
             ("", "") => format!("port closed: {why}"),
             ("", failed) => format!("port closed: {failed}"),
             (_, "") => format!("port open: {why}"),
-            (open, failed) => format!("port open on {open} only: {failed}"),
+            // Not the words of a change, which SIGUSR1 would put into the log.
+            (open, failed) => format!("port open, but only on {open}: {failed}"),
         };
         lines
     }

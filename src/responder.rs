@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::gate;
 use crate::metrics::Metrics;
+use crate::sys;
 
 /// For a whole exchange, from accept to close.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -50,6 +51,8 @@ fn listen(address: SocketAddr, interval: Duration) -> (TcpListener, TcpStream) {
     let mut reason = String::new();
     loop {
         let listening = TcpListener::bind(address).and_then(|listener| {
+            // Once more: a burst of 128 had a liveness probe wait for another SYN.
+            let listener = sys::listen(listener.into(), gate::BACKLOG)?;
             let socket = TcpStream::from(OwnedFd::from(listener.try_clone()?));
             Ok((listener, socket))
         });

@@ -52,7 +52,8 @@ pub fn set(socket: &OwnedFd, option: c_int, on: bool) -> io::Result<()> {
     check(unsafe { libc::setsockopt(fd, SOL_SOCKET, option, pointer, length) }).map(drop)
 }
 
-/// listen(2), on a socket that has just been bound.
+/// listen(2), on a socket that has just been bound, or that listens already: then it
+/// changes the backlog.
 pub fn listen(socket: OwnedFd, backlog: c_int) -> io::Result<TcpListener> {
     // SAFETY: numbers go in and a number comes out.
     check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;

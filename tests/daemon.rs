@@ -585,7 +585,7 @@ fn the_state_of_some_open_and_some_failed_addresses_names_both() {
         });
     };
     state(&format!(
-        "port open on {address}:18898 only: cannot listen on {listen}: Address already in use (os error 98) (for "
+        "port open, but only on {address}:18898: cannot listen on {listen}: Address already in use (os error 98) (for "
     ));
     drop(other);
     healthport.says(&format!("port open on {listen}: answered 200"));

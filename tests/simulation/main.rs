@@ -503,9 +503,7 @@ impl World for Scripted<'_> {
         let stopping = line.starts_with("SIGTERM: port closed");
         self.seen.is_warned |= line.contains("WatchdogSec=");
         for door in &mut self.doors {
-            // SIGUSR1's line begins like it, and is no news.
-            let opened = line.starts_with("port open on") && line.contains("(closed for");
-            if opened && is_named(door) {
+            if line.starts_with("port open on") && is_named(door) {
                 door.tell(true);
             } else if (line.starts_with("port closed on") || lost) && is_named(door)
                 || (stood_still || stopping) && door.told

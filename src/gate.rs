@@ -202,9 +202,10 @@ impl Door {
 /// refuses the port to every other socket that would listen on it or connect from
 /// it, and answers a SYN with RST.
 ///
-/// Plainly first. If the first socket of a port was bound with SO_REUSEADDR,
-/// kernels before 6.8 remember that, and let a second healthport reserve it too.
-/// Only connections of an earlier process that are in TIME_WAIT take the option.
+/// Plainly first: of a port whose first socket was bound with SO_REUSEADDR some
+/// kernels remember that (6.1 does, 6.12 does not) and let a second healthport
+/// reserve it too, after which neither can open it. The option is for connections
+/// of an earlier process in TIME_WAIT; then the kernel looks at every socket.
 fn reserve(address: SocketAddr) -> io::Result<OwnedFd> {
     sys::bind(address, &[]).or_else(|_| {
         let socket = sys::bind(address, &[SO_REUSEADDR])?;

@@ -1,0 +1,337 @@
+//! The kernel, as far as gate.rs and lease.rs call it: a clock that the model
+//! turns, the sockets of one port, and threads that wait for either. Its rules
+//! are those of inet_csk_get_port() in net/ipv4/inet_connection_sock.c.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::{Arc, Mutex as Plain};
+use std::time::Duration;
+
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::{Condvar, Mutex, MutexGuard};
+
+pub const SO_REUSEADDR: i32 = 2;
+pub const SO_REUSEPORT: i32 = 15;
+
+#[derive(Debug, Default)]
+struct Socket {
+    descriptors: usize,
+    reuse_address: bool,
+    reuse_port: bool,
+    bound: bool,
+    listens: bool,
+    timeout: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sockets: Vec<Socket>,
+    /// A thread that leaves accept() does not come back.
+    hangs: bool,
+    is_hanging: bool,
+    /// Every timeout is over.
+    all_are_late: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Kernel {
+    now: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// The one of the execution that loom explores.
+static KERNEL: Plain<Option<Arc<Kernel>>> = Plain::new(None);
+
+pub fn kernel() -> Arc<Kernel> {
+    Arc::clone(KERNEL.lock().unwrap().as_ref().unwrap())
+}
+
+impl Kernel {
+    pub fn boot() -> Arc<Kernel> {
+        *KERNEL.lock().unwrap() = Some(Arc::default());
+        kernel()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    fn wait(&self, until: impl Fn(&State) -> bool) {
+        let mut state = self.lock();
+        while !until(&state) {
+            state = self.changed.wait(state).unwrap();
+        }
+    }
+
+    /// Read as what is written is: loom would show an older time to a load.
+    pub fn now(&self) -> u64 {
+        self.now.fetch_add(0, Ordering::SeqCst)
+    }
+
+    pub fn tick(&self) {
+        self.now.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// So many ticks at once; wakes who waits for one of them.
+    pub fn pass(&self, ticks: u64) {
+        self.change(|_| self.now.fetch_add(ticks, Ordering::SeqCst));
+    }
+
+    pub fn hang(&self, hangs: bool) {
+        self.change(|state| state.hangs = hangs);
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.lock().sockets.iter().any(|socket| socket.listens)
+    }
+
+    /// From now on time passes until the port is closed. If nobody closes it, loom
+    /// finds that all threads wait.
+    pub fn waits_until_closed(&self) {
+        self.change(|state| state.all_are_late = true);
+        self.wait(|state| !state.sockets.iter().any(|socket| socket.listens));
+    }
+
+    /// Whether another program can bind the port, with every option and by the same
+    /// user. (A kernel remembers SO_REUSEPORT of the listener: the same user can.)
+    pub fn can_be_stolen(&self) -> bool {
+        let thief = Socket {
+            reuse_address: true,
+            reuse_port: true,
+            ..Socket::default()
+        };
+        let state = self.lock();
+        !state.sockets.iter().any(|other| conflict(&thief, other))
+    }
+
+    /// Whether a helper hangs now.
+    pub fn has_hung(&self) -> bool {
+        self.lock().is_hanging
+    }
+}
+
+fn conflict(socket: &Socket, other: &Socket) -> bool {
+    let addresses = socket.reuse_address && other.reuse_address && !other.listens;
+    let ports = socket.reuse_port && other.reuse_port;
+    other.bound && !addresses && !ports
+}
+
+/// One descriptor of a socket.
+#[derive(Debug)]
+pub struct OwnedFd(usize);
+
+impl OwnedFd {
+    fn get<T>(&self, get: impl FnOnce(&mut Socket) -> T) -> T {
+        kernel().change(|state| get(&mut state.sockets[self.0]))
+    }
+
+    fn is_free(&self, state: &State) -> bool {
+        let own = &state.sockets[self.0];
+        let others = state.sockets.iter().enumerate();
+        !others
+            .filter(|(number, _)| *number != self.0)
+            .any(|(_, other)| conflict(own, other))
+    }
+}
+
+impl Drop for OwnedFd {
+    fn drop(&mut self) {
+        // A story that failed: loom has gone already.
+        if std::thread::panicking() {
+            return;
+        }
+        self.get(|socket| {
+            socket.descriptors -= 1;
+            socket.bound &= socket.descriptors > 0;
+            socket.listens &= socket.descriptors > 0;
+        });
+    }
+}
+
+pub fn bind(_address: SocketAddr, options: &[i32]) -> io::Result<OwnedFd> {
+    let socket = kernel().change(|state| {
+        state.sockets.push(Socket {
+            descriptors: 1,
+            ..Socket::default()
+        });
+        OwnedFd(state.sockets.len() - 1)
+    });
+    for &option in options {
+        set(&socket, option, true)?;
+    }
+    kernel().change(|state| -> io::Result<()> {
+        if !socket.is_free(state) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        state.sockets[socket.0].bound = true;
+        Ok(())
+    })?;
+    Ok(socket)
+}
+
+pub fn set(socket: &OwnedFd, option: i32, on: bool) -> io::Result<()> {
+    socket.get(|socket| match option {
+        SO_REUSEADDR => socket.reuse_address = on,
+        _ => socket.reuse_port = on,
+    });
+    Ok(())
+}
+
+pub fn listen(socket: OwnedFd, _backlog: i32) -> io::Result<TcpListener> {
+    kernel().change(|state| -> io::Result<()> {
+        let mut sockets = state.sockets.iter();
+        assert!(!sockets.any(|socket| socket.listens), "two listeners");
+        if !socket.is_free(state) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        state.sockets[socket.0].listens = true;
+        Ok(())
+    })?;
+    Ok(TcpListener(socket))
+}
+
+#[derive(Debug)]
+pub struct TcpListener(OwnedFd);
+
+impl From<TcpListener> for OwnedFd {
+    fn from(listener: TcpListener) -> OwnedFd {
+        listener.0
+    }
+}
+
+impl TcpListener {
+    pub fn try_clone(&self) -> io::Result<TcpListener> {
+        self.0.get(|socket| socket.descriptors += 1);
+        Ok(TcpListener(OwnedFd(self.0.0)))
+    }
+
+    pub fn accept(&self) -> io::Result<()> {
+        let (kernel, number) = (kernel(), self.0.0);
+        kernel.wait(|state| {
+            let socket = &state.sockets[number];
+            !socket.listens || state.all_are_late || kernel.now() >= socket.timeout
+        });
+        if kernel.lock().sockets[number].listens {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        kernel.change(|state| state.is_hanging = state.hangs);
+        kernel.wait(|state| !state.hangs);
+        kernel.change(|state| state.is_hanging = false);
+        Err(io::Error::from_raw_os_error(22)) // EINVAL
+    }
+}
+
+#[derive(Debug)]
+pub struct TcpStream(OwnedFd);
+
+impl From<OwnedFd> for TcpStream {
+    fn from(socket: OwnedFd) -> TcpStream {
+        TcpStream(socket)
+    }
+}
+
+impl TcpStream {
+    pub fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+        self.0.get(|socket| socket.listens = false);
+        Ok(())
+    }
+
+    /// Of the next accept(), which begins now.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.expect("a timeout").as_nanos() as u64;
+        let kernel = kernel();
+        let end = kernel.now() + timeout;
+        kernel.change(|state| state.sockets[self.0.0].timeout = end);
+        Ok(())
+    }
+}
+
+/// A tick of the clock is a nanosecond.
+#[derive(Debug)]
+pub struct Instant(u64);
+
+impl Instant {
+    pub fn now() -> Instant {
+        Instant(kernel().now())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(kernel().now() - self.0)
+    }
+}
+
+/// A channel for one message.
+pub mod mpsc {
+    use std::sync::{Arc, Mutex as Plain};
+    use std::time::Duration;
+
+    use super::kernel;
+    pub use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+
+    #[derive(Debug)]
+    struct Channel<T> {
+        message: Option<T>,
+        is_over: bool,
+    }
+
+    #[derive(Debug)]
+    pub struct Sender<T>(Arc<Plain<Channel<T>>>);
+    #[derive(Debug)]
+    pub struct Receiver<T>(Arc<Plain<Channel<T>>>);
+
+    pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
+        let channel = Arc::new(Plain::new(Channel {
+            message: None,
+            is_over: false,
+        }));
+        (Sender(Arc::clone(&channel)), Receiver(channel))
+    }
+
+    impl<T> Sender<T> {
+        pub fn send(&self, message: T) -> Result<(), ()> {
+            kernel().change(|_| self.0.lock().unwrap().message = Some(message));
+            Ok(())
+        }
+    }
+
+    impl<T> Drop for Sender<T> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                return;
+            }
+            kernel().change(|_| self.0.lock().unwrap().is_over = true);
+        }
+    }
+
+    impl<T> Receiver<T> {
+        pub fn try_recv(&self) -> Result<T, TryRecvError> {
+            let kernel = kernel();
+            let _state = kernel.lock();
+            let mut channel = self.0.lock().unwrap();
+            match (channel.message.take(), channel.is_over) {
+                (Some(message), _) => Ok(message),
+                (None, true) => Err(TryRecvError::Disconnected),
+                (None, false) => Err(TryRecvError::Empty),
+            }
+        }
+
+        /// A helper that hangs takes longer than any timeout, others less.
+        pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
+            kernel().wait(|state| {
+                let channel = self.0.lock().unwrap();
+                state.hangs || channel.message.is_some() || channel.is_over
+            });
+            self.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            })
+        }
+    }
+}

@@ -137,7 +137,7 @@ fn openings() {
     }
 }
 
-/// Closing does not wait for it; opening does not add another.
+/// Closing does not wait for it; opening does not add more than it may.
 fn hang() {
     let kernel = Kernel::boot();
     let mut gate = gate(MAX_AGE);

@@ -101,7 +101,7 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
         // once by one next probe, not by all that were missed.
         let pace = match health.progress() {
             (0, _) => config.interval,
-            _ => config.fast_interval,
+            _ => config.fast_interval(),
         };
         due = (due + pace).max(world.now());
         match rest(world, due, &mut told, reporter.status()) {
@@ -162,7 +162,7 @@ pub struct Host {
 impl Host {
     /// Takes the parts; opens nothing.
     pub fn new(config: &Config, notify: Notify, signals: Signals) -> Host {
-        let gate = Gate::new(&config.listen, config.max_age);
+        let gate = Gate::new(&config.listen, config.max_age());
         Host {
             start: Instant::now(),
             prober: Prober::new(config),

@@ -2,7 +2,6 @@
 //! TCP port. This list of modules exists so that tests, benches and fuzz targets
 //! can reach the parts; the program is `main.rs`, the flow is `daemon.rs`.
 
-pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dial;
@@ -12,8 +11,10 @@ pub mod journal;
 pub mod lease;
 pub mod metrics;
 pub mod notify;
+pub mod options;
 pub mod probe;
 pub mod report;
 pub mod responder;
 pub mod signals;
 pub mod sys;
+pub mod values;

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::{env, panic, process};
 
-use healthport::cli::{self, Command};
 use healthport::config::Config;
 use healthport::daemon::{self, Host};
 use healthport::journal;
 use healthport::notify::Notify;
+use healthport::options::{self, Command};
 use healthport::probe::Prober;
 use healthport::responder;
 use healthport::signals::Signals;
@@ -31,27 +31,27 @@ fn main() -> ExitCode {
         journal::complain(&format!("healthport: {panic}"));
         process::exit(SYSTEM.into());
     }));
-    let command = match cli::parse(env::args_os().skip(1)) {
-        Ok(command) => command,
+    let (command, config) = match options::parse(env::args_os().skip(1)) {
+        Ok(parsed) => parsed,
         Err(error) => {
             journal::complain(&format!("healthport: {error}\nTry 'healthport --help'"));
             return USAGE.into();
         }
     };
-    run(command).unwrap_or_else(|error| {
+    run(command, &config).unwrap_or_else(|error| {
         journal::complain(&format!("healthport: {error}"));
         SYSTEM.into()
     })
 }
 
-fn run(command: Command) -> Result<ExitCode, String> {
+fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
     match command {
-        Command::Help => print(cli::HELP),
+        Command::Help => print(&options::help()),
         Command::Version => print(concat!("healthport ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::CheckConfig(config) => print(&config.to_string()),
-        Command::Once(config) => {
-            log(&config)?;
-            let outcome = Prober::new(&config).probe();
+        Command::CheckConfig => print(&config.to_string()),
+        Command::Once => {
+            log(config)?;
+            let outcome = Prober::new(config).probe();
             print(&format!(
                 "{}: {} {}\n",
                 outcome.code, config.url, outcome.sentence
@@ -62,13 +62,13 @@ fn run(command: Command) -> Result<ExitCode, String> {
                 UNHEALTHY.into()
             })
         }
-        Command::Run(config) => {
-            log(&config)?;
+        Command::Run => {
+            log(config)?;
             let signals =
                 Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
             let notify = Notify::from_env()?;
             let watchdog = notify.watchdog;
-            let mut host = Host::new(&config, notify, signals);
+            let mut host = Host::new(config, notify, signals);
             // A disk that stalls must not stall loop and helper, with the port open,
             // in a page fault of their own code. Before there is a thread: each
             // would have its whole stack locked, 2 MiB.
@@ -79,7 +79,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
                 responder::serve(address, config.interval, host.metrics())
                     .map_err(|error| format!("cannot serve metrics: {error}"))?;
             }
-            daemon::run(&config, watchdog, &mut host);
+            daemon::run(config, watchdog, &mut host);
             Ok(ExitCode::SUCCESS)
         }
     }

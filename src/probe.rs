@@ -96,7 +96,7 @@ impl Prober {
         request
             .headers_mut()
             .append(header::CONNECTION, HeaderValue::from_static("close"));
-        for (name, value) in &config.headers {
+        for (name, value) in &config.header {
             request.headers_mut().append(name, value.clone());
         }
         // Most defaults are for a browser-like client and wrong for a probe.

@@ -65,7 +65,7 @@ impl Reporter<'_> {
             env!("CARGO_PKG_VERSION"),
             config.url,
             config.interval,
-            config.fast_interval,
+            config.fast_interval(),
             config.timeout,
             config.rise,
             config.fall,
@@ -73,7 +73,7 @@ impl Reporter<'_> {
             config.closes_after_bad(Duration::ZERO),
             config.closes_after_hang(Duration::ZERO),
             config.opens_after(Duration::ZERO),
-            config.max_age,
+            config.max_age(),
         )
     }
 
@@ -102,7 +102,7 @@ impl Reporter<'_> {
         self.probes += 1;
 
         if cycle.lapsed {
-            let (max_age, rise) = (self.config.max_age, self.config.rise);
+            let (max_age, rise) = (self.config.max_age(), self.config.rise);
             lines.push((Level::Error, format!(
                 "port closed: no probe ended for --max-age {max_age:?}, the loop stood still; it opens after {rise} good in a row"
             )));

@@ -1,5 +1,5 @@
-//! The man page is the reference, so it must not drift: it agrees with --help on
-//! options, defaults and ranges, with main.rs on the exit codes, and with the
+//! The man page is the reference, so it must not drift: it agrees with the rows of
+//! options.rs on names, defaults and ranges, with main.rs on the exit codes, and with the
 //! source on every message, each in both directions; and it renders in silence.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use healthport::cli::HELP;
+use healthport::options::ROWS;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/healthport.8");
 
@@ -73,42 +73,27 @@ fn ranges(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The options of --help: two columns, the right one may go on below.
-fn of_help() -> BTreeMap<String, Told> {
-    let mut entries: Vec<(String, String)> = Vec::new();
-    for line in HELP.lines().filter(|line| line.starts_with("  ")) {
-        if line.trim_start().starts_with('-') {
-            let (left, right) = line
-                .trim_start()
-                .split_once("  ")
-                .unwrap_or_else(|| panic!("no description: {line:?}"));
-            entries.push((left.to_string(), right.trim_start().to_string()));
-        } else {
-            let (_, right) = entries.last_mut().unwrap();
-            *right = format!("{right} {}", line.trim());
-        }
-    }
-    entries
-        .into_iter()
-        .map(|(left, right)| {
-            let (short, long) = match left.split_once(", --") {
-                Some((short, long)) => (Some(short.trim_start_matches('-').to_string()), long),
-                None => (None, left.trim_start_matches('-')),
-            };
-            let (name, argument) = long.split_once(' ').unwrap_or((long, ""));
-            let default = right
-                .strip_suffix(']')
-                .map(|rest| rest.rsplit_once('[').unwrap().1.to_string());
-            let told = Told {
-                short,
-                // The quotes are the shell's.
-                argument: argument.trim_matches('\'').to_string(),
-                default,
-                ranges: ranges(&right),
-            };
-            (name.to_string(), told)
-        })
-        .collect()
+/// The options of the program.
+fn of_rows() -> BTreeMap<String, Told> {
+    let told = ROWS.iter().map(|row| {
+        let help = row.help();
+        let (_, argument) = row.names.split_once(row.name()).unwrap();
+        let default = help
+            .strip_suffix(']')
+            .and_then(|help| help.rsplit_once('['));
+        let told = Told {
+            short: row
+                .names
+                .split_once(", ")
+                .map(|(short, _)| short[1..].to_string()),
+            // The quotes are the shell's.
+            argument: argument.trim_matches([' ', '\'']).to_string(),
+            default: default.map(|(_, default)| default.to_string()),
+            ranges: ranges(&format!("{} {}", help, row.allowed())),
+        };
+        (row.name().to_string(), told)
+    });
+    told.collect()
 }
 
 /// The options of the page: `.It Fl u , Fl Fl url Ar URL`, then prose.
@@ -141,10 +126,9 @@ fn of_page() -> BTreeMap<String, Told> {
 }
 
 #[test]
-fn options_are_those_of_help() {
-    let (help, mut page) = (of_help(), of_page());
-    assert!(help.len() > 15, "cannot read --help any more: {help:?}");
-    for (name, told) in &help {
+fn options_are_those_of_the_program() {
+    let mut page = of_page();
+    for (name, told) in &of_rows() {
         let on_page = page
             .remove(name)
             .unwrap_or_else(|| panic!("the page lacks --{name}"));
@@ -156,11 +140,11 @@ fn options_are_those_of_help() {
             ranges: ranges.clone(),
             ..on_page
         };
-        assert_eq!(told, &on_page, "--{name}: --help (left), page (right)");
+        assert_eq!(told, &on_page, "--{name}: the row (left), page (right)");
     }
     assert!(
         page.is_empty(),
-        "--help lacks {:?}",
+        "the program lacks {:?}",
         page.keys().collect::<Vec<_>>()
     );
 }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use common::{
     BINARY, NOT_READY, READY, Service, drain, eventually, finish, own_address, read_head,
 };
-use healthport::cli;
 use healthport::config::Config;
+use healthport::options;
 use healthport::probe::{Code, Outcome, Prober};
 
 /// The timeout of a test's probe, and what a noisy machine may add to it. An
@@ -24,11 +24,9 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 const NOISE: Duration = Duration::from_secs(5);
 
 fn config(args: &[&str]) -> Config {
-    let args = ["--check-config", "--timeout", "300ms"].iter().chain(args);
-    match cli::parse(args.map(Into::into)) {
-        Ok(cli::Command::CheckConfig(config)) => config,
-        other => panic!("{other:?}"),
-    }
+    let args = ["--timeout", "300ms"].iter().chain(args);
+    let (_, config) = options::parse(args.map(Into::into)).expect("a right command line");
+    config
 }
 
 /// One probe of `service`, bounded in time.

@@ -46,7 +46,7 @@ fn the_options_exist() {
             words.clone().any(|word| word == option),
             "{option} is not named any more"
         );
-        assert!(healthport::cli::HELP.contains(option));
+        assert!(healthport::options::help().contains(option));
     }
 }
 

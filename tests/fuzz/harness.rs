@@ -11,9 +11,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use healthport::cli::{self, Command};
 use healthport::config::Config;
 use healthport::dial;
+use healthport::options::{ROWS, Takes, parse};
 use healthport::probe::Prober;
 use healthport::report::Reporter;
 use healthport::responder::{Reply, reply_to};
@@ -21,11 +21,9 @@ use healthport::responder::{Reply, reply_to};
 /// Arguments, separated by NUL as in /proc/PID/cmdline.
 pub fn command_line(bytes: &[u8]) -> bool {
     let args = bytes.split(|&byte| byte == 0);
-    let config = match cli::parse(args.map(|arg| OsString::from_vec(arg.to_vec()))) {
-        Ok(Command::Run(config) | Command::Once(config) | Command::CheckConfig(config)) => config,
-        Ok(Command::Help | Command::Version) => return true,
-        Err(error) => {
-            let line = error.to_string();
+    let config = match parse(args.map(|arg| OsString::from_vec(arg.to_vec()))) {
+        Ok((_, config)) => config,
+        Err(line) => {
             assert!(!line.contains(char::is_control), "not one line: {line:?}");
             return false;
         }
@@ -33,10 +31,10 @@ pub fn command_line(bytes: &[u8]) -> bool {
     let ms = Duration::from_millis;
     let cycle = config.interval + config.timeout;
     assert!((ms(10)..=ms(3_600_000)).contains(&config.interval));
-    assert!((ms(10)..=config.interval).contains(&config.fast_interval));
+    assert!((ms(10)..=config.interval).contains(&config.fast_interval()));
     assert!((ms(1)..=ms(60_000)).contains(&config.timeout));
     assert!((1..=100).contains(&config.rise) && (1..=100).contains(&config.fall));
-    assert!((cycle..=ms(14_400_000)).contains(&config.max_age));
+    assert!((cycle..=ms(14_400_000)).contains(&config.max_age()));
     assert!((1..=16).contains(&config.listen.len()));
     let ports = config.listen.iter().chain(&config.metrics_listen);
     assert!(ports.into_iter().all(|address| address.port() > 0));
@@ -53,51 +51,44 @@ pub fn command_line(bytes: &[u8]) -> bool {
 
 /// One value for every option that takes a duration or a list of codes.
 pub fn values(bytes: &[u8]) -> bool {
+    // The limits that options set each other are out of the way.
     let with = |option: &str| -> Option<Config> {
-        let value = [option.as_bytes(), b"=", bytes].concat();
-        match cli::parse([OsString::from_vec(value)]) {
-            Ok(Command::Run(config)) => Some(config),
-            _ => None,
-        }
+        let value = [b"--", option.as_bytes(), b"=", bytes].concat();
+        let args = ["--interval=60m", "--max-age=240m"].map(OsString::from);
+        let parsed = parse(args.into_iter().chain([OsString::from_vec(value)]));
+        parsed.ok().map(|(_, config)| config)
     };
     let text = std::str::from_utf8(bytes).ok();
     let meant = text.and_then(nanoseconds);
     let is_near = |a: u128, b: u128| a.abs_diff(b) <= 1 + b / 1_000_000_000;
     let mut accepted = false;
-    for (option, least, most) in [
-        ("--interval", 10, 3_600_000),
-        // At most the default interval.
-        ("--fast-interval", 10, 1000),
-        ("--timeout", 1, 60_000),
-        // At least a default cycle.
-        ("--max-age", 4000, 14_400_000),
-    ] {
-        let config = with(option);
+    for row in ROWS {
+        let Takes::Time(least, most, _) = row.takes else {
+            continue;
+        };
+        // An hour and the default timeout are a cycle.
+        let least = nanoseconds(least).unwrap_or(3_603_000_000_000);
+        let most = nanoseconds(most).expect("a duration");
+        let config = with(row.name());
         accepted |= config.is_some();
-        let got = config.map(|config| match option {
-            "--interval" => config.interval,
-            "--fast-interval" => config.fast_interval,
-            "--timeout" => config.timeout,
-            _ => config.max_age,
-        });
-        let got = got.map(|duration| duration.as_nanos());
-        let (least, most) = (least * 1_000_000, most * 1_000_000);
+        let got = config.map(|config| nanoseconds(&(row.show)(&config)).expect("a duration"));
+        let option = row.name();
         match (meant, got) {
             // The last digits of a fraction may be rounded across the limit.
             (Some(meant), _) if is_near(meant, least) || is_near(meant, most) => {}
             (Some(meant), Some(got)) => assert!(
                 is_near(got, meant) && (least..=most).contains(&got),
-                "{option} {text:?} is {got} ns"
+                "--{option} {text:?} is {got} ns"
             ),
             (Some(meant), None) => assert!(
                 !(least..=most).contains(&meant),
-                "{option} {text:?} is refused"
+                "--{option} {text:?} is refused"
             ),
-            (None, got) => assert_eq!(got, None, "{option} {text:?}"),
+            (None, got) => assert_eq!(got, None, "--{option} {text:?}"),
         }
     }
 
-    let list = with("--expect-status");
+    let list = with("expect-status");
     let meant = text.and_then(codes);
     for code in 0..=1000 {
         let contains = list.as_ref().map(|list| list.expect_status.contains(code));

@@ -19,7 +19,7 @@ use std::time::Duration;
 use std::{env, io, thread};
 
 use fastrand::Rng;
-use healthport::config::{Config, default_fast_interval};
+use healthport::config::Config;
 use healthport::daemon::{self, World};
 use healthport::gate::Port;
 use healthport::probe::{Code, Outcome};
@@ -185,11 +185,7 @@ fn config(random: &mut Rng) -> Config {
     let most = [interval, 4 * interval][random.usize(..2)];
     let timeout = Duration::from_millis(1) + up_to(random, most);
     let cycle = interval + timeout;
-    let fast = [
-        default_fast_interval(interval),
-        interval,
-        up_to(random, interval),
-    ];
+    let fast = [None, Some(interval), Some(up_to(random, interval))];
     let addresses = ["0.0.0.0:18898", "[::]:28898", "127.0.0.1:38898"];
     let listen = addresses[..random.usize(1..=3)].iter();
     Config {
@@ -199,7 +195,7 @@ fn config(random: &mut Rng) -> Config {
         timeout,
         rise: random.u32(1..=4),
         fall: random.u32(1..=4),
-        max_age: cycle + random.u32(0..=2) * cycle,
+        max_age: Some(cycle + random.u32(0..=2) * cycle),
         ..Config::default()
     }
 }
@@ -248,7 +244,7 @@ impl<'a> Scripted<'a> {
             drained: false,
             drained_until: [Duration::ZERO, Duration::MAX][random.usize(..2)],
             doors: config.listen.iter().map(door).collect(),
-            lease: config.max_age,
+            lease: config.max_age(),
             seen: Seen::default(),
             random,
         }
@@ -273,7 +269,7 @@ impl<'a> Scripted<'a> {
     /// that hangs, a machine that has better things to do.
     fn stall(&mut self) {
         if one_in(&mut self.random, self.stalls) {
-            let time = up_to(&mut self.random, 2 * self.config.max_age);
+            let time = up_to(&mut self.random, 2 * self.config.max_age());
             self.say(|| format!("stalls for {time:?}"));
             self.seen.calm = 0;
             self.run_for(time, true);
@@ -342,7 +338,7 @@ impl<'a> Scripted<'a> {
                 "open without {rise} good, or after {fall} bad in a row"
             );
             let age = self.now - self.seen.probed;
-            assert!(age <= config.max_age, "open {age:?} after the last probe");
+            assert!(age <= config.max_age(), "open {age:?} after the last probe");
             let open_for = self.awake - self.seen.service_since;
             let bound = match (self.service, self.seen.has_hung) {
                 (Service::Ready, _) => Duration::MAX,
@@ -387,7 +383,7 @@ impl World for Scripted<'_> {
         self.seen.probes += 1;
         let gap = self.now - self.seen.started;
         let pace = match self.seen.is_counting {
-            true => self.config.fast_interval,
+            true => self.config.fast_interval(),
             false => self.config.interval,
         };
         assert!(
@@ -436,7 +432,7 @@ impl World for Scripted<'_> {
     /// As in the gate: from the very instant at which it runs out it is over.
     fn renew(&mut self) -> bool {
         let in_time = self.lease > self.now || !self.doors.iter().any(|door| door.held);
-        self.lease = self.now + self.config.max_age;
+        self.lease = self.now + self.config.max_age();
         if !in_time {
             assert!(self.stalls > 0, "the lease ran out under a loop that runs");
             self.tally.lapsed += 1;

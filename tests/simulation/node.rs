@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
-use healthport::config::{Config, default_max_age};
+use healthport::config::Config;
 use healthport::daemon::{self, World};
 use healthport::gate::Port;
 use healthport::probe::{Code, Outcome};
@@ -51,7 +51,7 @@ pub fn port(
         life: life.clone(),
         answer,
         held: false,
-        lease: life.start + config.max_age,
+        lease: life.start + config.max_age(),
         changes: Vec::new(),
     };
     daemon::run(config, None, &mut node);
@@ -105,7 +105,7 @@ impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
 
     fn renew(&mut self) -> bool {
         let in_time = self.lease > self.now || !self.held;
-        self.lease = self.now + self.config.max_age;
+        self.lease = self.now + self.config.max_age();
         in_time
     }
 
@@ -135,11 +135,9 @@ impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
 /// The settings that were published first, which closed the port of routers that
 /// were ready (CHANGELOG.md, "Changed").
 pub fn first_published() -> Config {
-    let (interval, timeout) = (Duration::from_secs(1), Duration::from_millis(500));
     Config {
-        timeout,
+        timeout: Duration::from_millis(500),
         fall: 1,
-        max_age: default_max_age(interval, timeout),
         ..Config::default()
     }
 }
@@ -222,14 +220,12 @@ fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
         (Duration::from_millis(10), Duration::from_secs(2)),
         (Duration::from_secs(4), Duration::from_millis(500)),
     ] {
-        let max_age = default_max_age(interval, timeout);
         let config = Config {
             interval,
-            fast_interval: interval,
+            fast_interval: Some(interval),
             timeout,
             // One probe without an answer must not close the port here.
             fall: 2,
-            max_age,
             ..Config::default()
         };
         // The first probe takes this long, the second is never answered, and during
@@ -253,7 +249,7 @@ fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
         let (at_once, cycle) = (Duration::ZERO, interval + timeout);
         let settings = format!("{interval:?}, {timeout:?}");
         assert_eq!(closed(at_once, cycle - STEP), None, "{settings}");
-        assert_eq!(closed(at_once, cycle), Some(max_age), "{settings}");
+        assert_eq!(closed(at_once, cycle), Some(config.max_age()), "{settings}");
         // If every probe takes nearly the timeout, their ends are closer together.
         assert_eq!(closed(timeout - STEP, cycle), None, "{settings}");
     }

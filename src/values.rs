@@ -1,0 +1,125 @@
+//! One value of the command line, from its text: nothing if it is not allowed.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ureq::http::{HeaderName, HeaderValue, Uri};
+
+/// A decimal number and a unit: `500ms`, `1.5s`, `2m`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(unit);
+    let unit = match unit {
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        _ => return None,
+    };
+    // Nine digits of a second are nanoseconds.
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = u32::try_from(fraction.len())
+        .ok()
+        .filter(|&digits| digits <= 9)?;
+    let whole = u128::from(whole.parse::<u64>().ok()?) * unit;
+    let fraction = u128::from(fraction.parse::<u64>().ok()?) * unit / 10_u128.pow(digits);
+    u64::try_from(whole + fraction)
+        .ok()
+        .map(Duration::from_nanos)
+}
+
+/// One that can be probed, wherever its host is.
+pub fn url(text: &str) -> Option<Uri> {
+    // Never sent, so it cannot be meant: Uri drops it.
+    if text.contains('#') {
+        return None;
+    }
+    let url: Uri = text.parse().ok()?;
+    let (host, authority) = (url.host()?, url.authority()?.as_str());
+    // What is not a valid port counts as none, and would become port 80. A user
+    // name before the host fails here too: it would be sent as a password.
+    let port = authority.strip_prefix(host)?;
+    let port_is_good = port.is_empty() || url.port_u16().is_some_and(|port| port > 0);
+    let is_good = url.scheme_str() == Some("http") && !host.is_empty() && port_is_good;
+    is_good.then_some(url)
+}
+
+/// One that a TCP connect can reach: the system lets a socket listen on a group or
+/// on everybody, and nothing ever comes.
+pub fn address(text: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = text.parse().ok()?;
+    let ip = address.ip().to_canonical();
+    let is_one = !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
+    (address.port() > 0 && is_one).then_some(address)
+}
+
+/// Whether a socket on one address keeps another from the same port, or takes its
+/// connections: a wildcard covers its family, `[::]` covers IPv4 too.
+pub fn overlap(a: &SocketAddr, b: &SocketAddr) -> bool {
+    // What --listen '[::ffff:127.0.0.1]:1' opens is 127.0.0.1.
+    let (ip, other) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let covers = |ip: IpAddr, other: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_unspecified() && other.is_ipv4(),
+        IpAddr::V6(ip) => ip.is_unspecified(),
+    };
+    // A link-local address is another one on every link.
+    let same = match (a, b) {
+        (SocketAddr::V6(a), SocketAddr::V6(b)) if a.ip().is_unicast_link_local() => {
+            a.ip() == b.ip() && a.scope_id() == b.scope_id()
+        }
+        _ => ip == other,
+    };
+    a.port() == b.port() && (same || covers(ip, other) || covers(other, ip))
+}
+
+/// A header that can be sent, blanks around its value left out.
+pub fn http_header(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    let value = value.trim_matches([' ', '\t']);
+    if value.is_empty() {
+        return None;
+    }
+    Some((name.parse().ok()?, value.parse().ok()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::overlap;
+
+    #[test]
+    fn addresses_that_overlap_on_a_port() {
+        for (a, b, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("127.0.0.1:1", "0.0.0.0:2", false),
+            ("127.0.0.1:1", "[::1]:1", false),
+            ("127.0.0.1:1", "[::]:1", true),
+            ("0.0.0.0:1", "[::]:1", true),
+            ("0.0.0.0:1", "0.0.0.0:1", true),
+            ("0.0.0.0:1", "[::]:2", false),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("[::1]:1", "[::1]:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("[::1]:1", "[::2]:1", false),
+            ("[::]:1", "[::]:1", true),
+            // IPv4 in IPv6's clothes.
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.2:1", false),
+            ("[::ffff:127.0.0.1]:1", "0.0.0.0:1", true),
+            ("[::ffff:0.0.0.0]:1", "127.0.0.1:1", true),
+            ("[::ffff:0.0.0.0]:1", "[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", "[::]:1", true),
+            // Scopes tell link-local addresses apart, and no others.
+            ("[fe80::1%1]:1", "[fe80::1%2]:1", false),
+            ("[fe80::1%1]:1", "[fe80::1%1]:1", true),
+            ("[2001:db8::1%1]:1", "[2001:db8::1%2]:1", true),
+            ("[fe80::1%1]:1", "[::]:1", true),
+        ] {
+            let (one, other) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(overlap(&one, &other), expected, "{a} and {b}");
+            assert_eq!(overlap(&other, &one), expected, "{b} and {a}");
+        }
+    }
+}

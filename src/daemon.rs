@@ -12,13 +12,34 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::config::Config;
-use crate::gate::{Gate, Port, unix_millis};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::notify::{Notify, Told};
+use crate::notify::{Notify, Updates};
+use crate::ports::{Ports, State};
 use crate::probe::{Outcome, Prober};
-use crate::report::{Cycle, Reporter};
+use crate::report::Reporter;
 use crate::signals::{Signals, Wake};
+
+/// The facts of one cycle of the loop.
+#[derive(Debug)]
+pub struct Cycle<'a> {
+    /// Time since the start.
+    pub now: Duration,
+    /// How long the probe took.
+    pub took: Duration,
+    /// What the probe found.
+    pub outcome: &'a Outcome,
+    /// The verdict, after rise and fall.
+    pub up: bool,
+    /// How many probes in a row speak for another verdict, and how many it takes.
+    pub progress: (u32, u32),
+    /// Why the port is drained, if it is.
+    pub drained: Option<&'a str>,
+    /// Whether the lease had run out.
+    pub lapsed: bool,
+    /// The ports as they are now, in the order of --listen.
+    pub ports: &'a [State],
+}
 
 /// Everything the loop does that is not a decision.
 pub trait World {
@@ -28,10 +49,10 @@ pub trait World {
     fn probe(&mut self) -> Outcome;
     /// Why the port is drained, if it is.
     fn drained(&mut self) -> Option<String>;
-    /// [`Gate::renew`].
+    /// [`Ports::renew`].
     fn renew(&mut self) -> bool;
-    /// [`Gate::set`].
-    fn set_port(&mut self, open: bool) -> Vec<Port>;
+    /// [`Ports::set`].
+    fn set_port(&mut self, open: bool) -> Vec<State>;
     /// [`Metrics::count`].
     fn count(&mut self, cycle: &Cycle);
     /// Writes one line to the log; may block.
@@ -46,9 +67,9 @@ pub trait World {
 pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) {
     let mut health = Health::new(config.rise, config.fall);
     let mut reporter = Reporter::new(config);
-    let mut told = Told::nothing(watchdog);
+    let mut updates = Updates::new(watchdog);
     world.log(Level::Info, &reporter.start());
-    // A probe comes on top of the quarter that may pass between two signs of life.
+    // A probe comes on top of the quarter that may pass between two keep-alives.
     if watchdog.is_some_and(|watchdog| watchdog * 3 / 4 <= config.timeout) {
         world.log(
             Level::Warn,
@@ -63,7 +84,8 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
 
     let mut due = world.now();
     loop {
-        // Before the probe: a disk that hangs would make its answer old.
+        // Look before the probe: if the file system blocks afterwards, the answer is
+        // stale by the time it is used.
         let drained = world.drained();
         let start = world.now();
         let outcome = world.probe();
@@ -94,7 +116,7 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
         }
         world.log(
             Level::Debug,
-            &format!("probe: {}: {}", outcome.code, outcome.sentence),
+            &format!("probe: {}: {}", outcome.result, outcome.sentence),
         );
 
         // Start to start, without drift; a probe that overran is followed at
@@ -104,7 +126,7 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
             _ => config.fast_interval(),
         };
         due = (due + pace).max(world.now());
-        match rest(world, due, &mut told, reporter.status()) {
+        match sleep_until(world, due, &mut updates, reporter.status()) {
             Wake::Time => {}
             Wake::Report => {
                 let now = world.now();
@@ -126,15 +148,15 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
     }
 }
 
-/// Sleeps until `due`, in pieces if the watchdog needs a sign of life before.
-fn rest(world: &mut impl World, due: Duration, told: &mut Told, status: &str) -> Wake {
+/// Sleeps until `due`, in pieces if the watchdog needs a keep-alive before.
+fn sleep_until(world: &mut impl World, due: Duration, updates: &mut Updates, status: &str) -> Wake {
     loop {
         let now = world.now();
-        let sleep = due.saturating_sub(now).min(told.longest_sleep());
-        if let Some(message) = told.message(now, sleep, status) {
+        let sleep = due.saturating_sub(now).min(updates.longest_sleep());
+        if let Some(message) = updates.message(now, sleep, status) {
             match world.notify(&message) {
-                Ok(()) => told.sent(now, status),
-                Err(error) if told.failed(&error) => {
+                Ok(()) => updates.sent(now, status),
+                Err(error) if updates.failed(&error) => {
                     world.log(Level::Warn, &format!("cannot notify systemd: {error}"));
                 }
                 Err(_) => {}
@@ -152,7 +174,7 @@ fn rest(world: &mut impl World, due: Duration, told: &mut Told, status: &str) ->
 pub struct Host {
     start: Instant,
     prober: Prober,
-    gate: Gate,
+    ports: Ports,
     metrics: Arc<Metrics>,
     drain_file: Option<PathBuf>,
     notify: Notify,
@@ -162,12 +184,12 @@ pub struct Host {
 impl Host {
     /// Takes the parts; opens nothing.
     pub fn new(config: &Config, notify: Notify, signals: Signals) -> Host {
-        let gate = Gate::new(&config.listen, config.max_age());
+        let ports = Ports::new(&config.listen, config.max_age());
         Host {
             start: Instant::now(),
             prober: Prober::new(config),
-            metrics: Arc::new(Metrics::new(&gate)),
-            gate,
+            metrics: Arc::new(Metrics::new(&ports)),
+            ports,
             drain_file: config.drain_file.clone(),
             notify,
             signals,
@@ -200,15 +222,15 @@ impl World for Host {
     }
 
     fn renew(&mut self) -> bool {
-        self.gate.renew()
+        self.ports.renew()
     }
 
-    fn set_port(&mut self, open: bool) -> Vec<Port> {
-        self.gate.set(open)
+    fn set_port(&mut self, open: bool) -> Vec<State> {
+        self.ports.set(open)
     }
 
     fn count(&mut self, cycle: &Cycle) {
-        self.metrics.count(cycle, unix_millis());
+        self.metrics.count(cycle);
     }
 
     fn log(&mut self, level: Level, line: &str) {

@@ -1,4 +1,4 @@
-//! The lease of the open port: the loop renews it once per cycle, the gate's
+//! The lease of the open port: the loop renews it once per cycle, the port's
 //! helpers close the port when it has run out. One number without a lock, so that
 //! neither can stall the other.
 
@@ -50,8 +50,8 @@ impl Lease {
         if left > 0 {
             return Some(Duration::from_nanos(left));
         }
-        // Only the deadline that was looked at may run out, not one that the
-        // loop has just set.
+        // Expire only the deadline we read. If the loop has renewed it meanwhile,
+        // look again.
         match self
             .deadline
             .compare_exchange(deadline, 0, Ordering::SeqCst, Ordering::SeqCst)

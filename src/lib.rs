@@ -2,16 +2,17 @@
 //! TCP port. This list of modules exists so that tests, benches and fuzz targets
 //! can reach the parts; the program is `main.rs`, the flow is `daemon.rs`.
 
+pub mod accept;
 pub mod config;
 pub mod daemon;
 pub mod dial;
-pub mod gate;
 pub mod health;
 pub mod journal;
 pub mod lease;
 pub mod metrics;
 pub mod notify;
 pub mod options;
+pub mod ports;
 pub mod probe;
 pub mod report;
 pub mod responder;

@@ -24,9 +24,8 @@ const USAGE: u8 = 64;
 const SYSTEM: u8 = 71;
 
 fn main() -> ExitCode {
-    // The logger panics when standard error is a broken pipe. To go on without
-    // a voice is no service; to end closes the port, and who restarts it gives
-    // it a new standard error.
+    // simple_logger panics when stderr is a broken pipe. Exit rather than run
+    // without a log: the port closes, and systemd restarts us with a fresh stderr.
     panic::set_hook(Box::new(|panic| {
         journal::complain(&format!("healthport: {panic}"));
         process::exit(SYSTEM.into());
@@ -54,7 +53,7 @@ fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
             let outcome = Prober::new(config).probe();
             print(&format!(
                 "{}: {} {}\n",
-                outcome.code, config.url, outcome.sentence
+                outcome.result, config.url, outcome.sentence
             ))?;
             Ok(if outcome.is_good() {
                 ExitCode::SUCCESS

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::gate::{Gate, Port, Visits, unix_millis};
+use crate::daemon::Cycle;
 use crate::lease::Lease;
-use crate::probe::Code;
-use crate::report::Cycle;
+use crate::ports::{Ports, State};
+use crate::probe::ProbeResult;
 
 /// Upper bounds of the histogram, in microseconds and as they are shown, in
 /// seconds: a local answer takes a millisecond, that of a large router which
@@ -29,17 +30,23 @@ const BUCKETS: [(u128, &str); 13] = [
     (5_000_000, "5"),
 ];
 
-/// What is counted. Times are milliseconds since 1970, 0 = never.
+/// What the loop, the helpers and the lease know, for the readers of /metrics.
 #[derive(Debug)]
 pub struct Metrics {
     lease: Arc<Lease>,
-    visits: Arc<Visits>,
+    connections: Arc<Connections>,
+    counters: Counters,
     started: u64,
+}
+
+/// What the loop counts. Times are milliseconds since 1970, 0 = never.
+#[derive(Debug, Default)]
+struct Counters {
     open: AtomicBool,
     success: AtomicBool,
     drained: AtomicBool,
     status: AtomicU64,
-    results: [AtomicU64; Code::ALL.len()],
+    results: [AtomicU64; ProbeResult::ALL.len()],
     buckets: [AtomicU64; BUCKETS.len() + 1],
     microseconds: AtomicU64,
     opened: AtomicU64,
@@ -50,62 +57,166 @@ pub struct Metrics {
     last_success: AtomicU64,
 }
 
+/// The connections that the helpers accepted.
+#[derive(Debug, Default)]
+pub struct Connections {
+    count: AtomicU64,
+    last: AtomicU64,
+}
+
+impl Connections {
+    /// Counts one.
+    pub fn add(&self) {
+        self.count.fetch_add(1, Relaxed);
+        self.last.store(unix_millis(), Relaxed);
+    }
+}
+
 impl Metrics {
-    /// All zero, for this gate.
-    pub fn new(gate: &Gate) -> Metrics {
+    /// All zero, for these ports.
+    pub fn new(ports: &Ports) -> Metrics {
         Metrics {
-            lease: gate.lease(),
-            visits: gate.visits(),
+            lease: ports.lease(),
+            connections: ports.connections(),
+            counters: Counters::default(),
             started: unix_millis(),
-            open: AtomicBool::default(),
-            success: AtomicBool::default(),
-            drained: AtomicBool::default(),
-            status: AtomicU64::default(),
-            results: Default::default(),
-            buckets: Default::default(),
-            microseconds: AtomicU64::default(),
-            opened: AtomicU64::default(),
-            closed: AtomicU64::default(),
-            listen_errors: AtomicU64::default(),
-            lease_expirations: AtomicU64::default(),
-            last_transition: AtomicU64::default(),
-            last_success: AtomicU64::default(),
         }
     }
 
-    /// Counts one cycle of the loop; `now` is [`unix_millis`].
-    pub fn count(&self, cycle: &Cycle, now: u64) {
+    /// Counts one cycle of the loop.
+    pub fn count(&self, cycle: &Cycle) {
+        self.counters.count(cycle, unix_millis());
+    }
+
+    /// Whether the loop makes progress.
+    pub fn is_live(&self) -> bool {
+        self.lease.is_running()
+    }
+
+    /// The Prometheus text exposition format, version 0.0.4: one call per metric.
+    pub fn text(&self) -> String {
+        let counters = &self.counters;
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let flag = |flag: &AtomicBool| u8::from(flag.load(Relaxed));
+        let time = |time: &AtomicU64| fraction(time.load(Relaxed), 1_000);
+        // The helper closes the port of a loop that stands still: the loop's own
+        // word is not enough.
+        let up = u8::from(counters.open.load(Relaxed) && self.is_live());
+        [
+            gauge("healthport_up", "1 while the port is open.", up),
+            gauge(
+                "healthport_probe_success",
+                "1 if the last probe was good, before rise and fall.",
+                flag(&counters.success),
+            ),
+            gauge(
+                "healthport_probe_http_status_code",
+                "Status of the last probe, 0 = no answer.",
+                count(&counters.status),
+            ),
+            metric(
+                "healthport_probe_duration_seconds",
+                "histogram",
+                "How long probes took.",
+                &counters.durations(),
+            ),
+            metric(
+                "healthport_probes_total",
+                "counter",
+                "Probes by result.",
+                &ProbeResult::ALL.map(|result| {
+                    let probes = count(&counters.results[result as usize]);
+                    (format!("{{result=\"{result}\"}}"), probes.to_string())
+                }),
+            ),
+            metric(
+                "healthport_transitions_total",
+                "counter",
+                "Changes of the port.",
+                &[("open", &counters.opened), ("closed", &counters.closed)]
+                    .map(|(to, counter)| (format!("{{to=\"{to}\"}}"), count(counter).to_string())),
+            ),
+            gauge(
+                "healthport_last_transition_timestamp_seconds",
+                "When the port last changed, 0 = never.",
+                time(&counters.last_transition),
+            ),
+            gauge(
+                "healthport_last_success_timestamp_seconds",
+                "When a probe was last good, 0 = never.",
+                time(&counters.last_success),
+            ),
+            counter(
+                "healthport_connections_total",
+                "Accepted checks: is the switch really looking?",
+                &self.connections.count,
+            ),
+            gauge(
+                "healthport_last_connection_timestamp_seconds",
+                "When a check was last accepted, 0 = never.",
+                time(&self.connections.last),
+            ),
+            counter(
+                "healthport_listen_errors_total",
+                "Attempts to reserve or open an address that the system refused.",
+                &counters.listen_errors,
+            ),
+            counter(
+                "healthport_lease_expirations_total",
+                "How often an open port closed itself, the loop standing still.",
+                &counters.lease_expirations,
+            ),
+            gauge(
+                "healthport_drained",
+                "1 while the drain file keeps the port closed.",
+                flag(&counters.drained),
+            ),
+            metric(
+                "healthport_build_info",
+                "gauge",
+                "Always 1.",
+                &[(
+                    concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}").to_string(),
+                    "1".to_string(),
+                )],
+            ),
+            gauge(
+                "process_start_time_seconds",
+                "When the process started.",
+                fraction(self.started, 1_000),
+            ),
+        ]
+        .concat()
+    }
+}
+
+impl Counters {
+    fn count(&self, cycle: &Cycle, now: u64) {
         let outcome = cycle.outcome;
         let micros = cycle.took.as_micros();
-        let bucket = BUCKETS
-            .iter()
-            .position(|&(bound, _)| micros <= bound)
-            .unwrap_or(BUCKETS.len());
-        self.buckets[bucket].fetch_add(1, Relaxed);
+        let bucket = BUCKETS.iter().position(|&(bound, _)| micros <= bound);
+        self.buckets[bucket.unwrap_or(BUCKETS.len())].fetch_add(1, Relaxed);
         let microseconds = u64::try_from(micros).unwrap_or(0);
         self.microseconds.fetch_add(microseconds, Relaxed);
-        self.results[outcome.code as usize].fetch_add(1, Relaxed);
-        self.status
-            .store(outcome.status.unwrap_or(0).into(), Relaxed);
+        self.results[outcome.result as usize].fetch_add(1, Relaxed);
+        let status = outcome.status.unwrap_or(0);
+        self.status.store(status.into(), Relaxed);
         self.success.store(outcome.is_good(), Relaxed);
         self.drained.store(cycle.drained.is_some(), Relaxed);
         if outcome.is_good() {
             self.last_success.store(now, Relaxed);
         }
 
-        let failed = cycle
-            .ports
-            .iter()
-            .filter(|port| matches!(port, Port::Failed(_)))
-            .count();
+        let failed = |port: &&State| matches!(port, State::Failed(_));
+        let failed = cycle.ports.iter().filter(failed).count();
         self.listen_errors.fetch_add(failed as u64, Relaxed);
-        self.lease_expirations
-            .fetch_add(cycle.lapsed.into(), Relaxed);
+        let lapsed = cycle.lapsed.into();
+        self.lease_expirations.fetch_add(lapsed, Relaxed);
         // The lease has closed it before this cycle may have opened it again.
         if cycle.lapsed {
             self.port(false, now);
         }
-        self.port(cycle.ports.contains(&Port::Open), now);
+        self.port(cycle.ports.contains(&State::Open), now);
     }
 
     fn port(&self, open: bool, now: u64) {
@@ -116,109 +227,146 @@ impl Metrics {
         }
     }
 
-    /// Whether the loop makes progress.
-    pub fn is_live(&self) -> bool {
-        self.lease.is_running()
-    }
-
-    /// The Prometheus text exposition format, version 0.0.4.
-    pub fn text(&self) -> String {
-        let count = |counter: &AtomicU64| counter.load(Relaxed);
-        let flag = |flag: &AtomicBool| u8::from(flag.load(Relaxed));
-        let seconds = |millis| fraction(millis, 1_000);
-        let time = |time: &AtomicU64| seconds(time.load(Relaxed));
-
-        // The count is made from the buckets, so that they agree in every scrape.
+    /// The histogram. Its count is made from the buckets, so that they agree in
+    /// every scrape.
+    fn durations(&self) -> Vec<(String, String)> {
         let mut probes = 0;
-        let mut buckets = String::new();
         let bounds = BUCKETS.iter().map(|(_, seconds)| *seconds).chain(["+Inf"]);
-        for (bound, bucket) in bounds.zip(&self.buckets) {
-            probes += count(bucket);
-            buckets +=
-                &format!("healthport_probe_duration_seconds_bucket{{le=\"{bound}\"}} {probes}\n");
-        }
-        let mut results = String::new();
-        for (code, result) in Code::ALL.iter().zip(&self.results) {
-            results += &format!(
-                "healthport_probes_total{{result=\"{code}\"}} {}\n",
-                count(result)
-            );
-        }
-
-        format!(
-            "\
-# HELP healthport_up 1 while the port is open.
-# TYPE healthport_up gauge
-healthport_up {up}
-# HELP healthport_probe_success 1 if the last probe was good, before rise and fall.
-# TYPE healthport_probe_success gauge
-healthport_probe_success {success}
-# HELP healthport_probe_http_status_code Status of the last probe, 0 = no answer.
-# TYPE healthport_probe_http_status_code gauge
-healthport_probe_http_status_code {status}
-# HELP healthport_probe_duration_seconds How long probes took.
-# TYPE healthport_probe_duration_seconds histogram
-{buckets}\
-healthport_probe_duration_seconds_sum {seconds}
-healthport_probe_duration_seconds_count {probes}
-# HELP healthport_probes_total Probes by result.
-# TYPE healthport_probes_total counter
-{results}\
-# HELP healthport_transitions_total Changes of the port.
-# TYPE healthport_transitions_total counter
-healthport_transitions_total{{to=\"open\"}} {opened}
-healthport_transitions_total{{to=\"closed\"}} {closed}
-# HELP healthport_last_transition_timestamp_seconds When the port last changed, 0 = never.
-# TYPE healthport_last_transition_timestamp_seconds gauge
-healthport_last_transition_timestamp_seconds {last_transition}
-# HELP healthport_last_success_timestamp_seconds When a probe was last good, 0 = never.
-# TYPE healthport_last_success_timestamp_seconds gauge
-healthport_last_success_timestamp_seconds {last_success}
-# HELP healthport_connections_total Accepted checks: is the switch really looking?
-# TYPE healthport_connections_total counter
-healthport_connections_total {connections}
-# HELP healthport_last_connection_timestamp_seconds When a check was last accepted, 0 = never.
-# TYPE healthport_last_connection_timestamp_seconds gauge
-healthport_last_connection_timestamp_seconds {last_connection}
-# HELP healthport_listen_errors_total Attempts to reserve or open an address that the system refused.
-# TYPE healthport_listen_errors_total counter
-healthport_listen_errors_total {listen_errors}
-# HELP healthport_lease_expirations_total How often an open port closed itself, the loop standing still.
-# TYPE healthport_lease_expirations_total counter
-healthport_lease_expirations_total {lease_expirations}
-# HELP healthport_drained 1 while the drain file keeps the port closed.
-# TYPE healthport_drained gauge
-healthport_drained {drained}
-# HELP healthport_build_info Always 1.
-# TYPE healthport_build_info gauge
-healthport_build_info{{version=\"{version}\"}} 1
-# HELP process_start_time_seconds When the process started.
-# TYPE process_start_time_seconds gauge
-process_start_time_seconds {started}
-",
-            // The helper closes the port of a loop that stands still: the loop's
-            // own word is not enough.
-            up = u8::from(self.open.load(Relaxed) && self.is_live()),
-            success = flag(&self.success),
-            status = count(&self.status),
-            seconds = fraction(count(&self.microseconds), 1_000_000),
-            opened = count(&self.opened),
-            closed = count(&self.closed),
-            last_transition = time(&self.last_transition),
-            last_success = time(&self.last_success),
-            connections = count(&self.visits.count),
-            last_connection = time(&self.visits.last),
-            listen_errors = count(&self.listen_errors),
-            lease_expirations = count(&self.lease_expirations),
-            drained = flag(&self.drained),
-            version = env!("CARGO_PKG_VERSION"),
-            started = seconds(self.started),
-        )
+        let bucket = |(bound, bucket): (&str, &AtomicU64)| {
+            probes += bucket.load(Relaxed);
+            (format!("_bucket{{le=\"{bound}\"}}"), probes.to_string())
+        };
+        let mut samples: Vec<_> = bounds.zip(&self.buckets).map(bucket).collect();
+        let seconds = fraction(self.microseconds.load(Relaxed), 1_000_000);
+        samples.push(("_sum".to_string(), seconds));
+        samples.push(("_count".to_string(), probes.to_string()));
+        samples
     }
+}
+
+/// One metric; each sample is what follows the name, and the value.
+fn metric(name: &str, kind: &str, help: &str, samples: &[(String, String)]) -> String {
+    let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    for (suffix, value) in samples {
+        text += &format!("{name}{suffix} {value}\n");
+    }
+    text
+}
+
+fn gauge(name: &str, help: &str, value: impl ToString) -> String {
+    metric(name, "gauge", help, &[(String::new(), value.to_string())])
+}
+
+fn counter(name: &str, help: &str, value: &AtomicU64) -> String {
+    let value = value.load(Relaxed).to_string();
+    metric(name, "counter", help, &[(String::new(), value)])
 }
 
 /// A count of `parts` of a whole as a decimal number.
 fn fraction(parts: u64, of: u64) -> String {
     let digits = of.ilog10() as usize;
     format!("{}.{:0digits$}", parts / of, parts % of)
+}
+
+/// Now, in milliseconds since 1970.
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::Outcome;
+    use std::time::Duration;
+
+    /// Plays cycles of a probe's microseconds, its result, the port and whether the
+    /// lease ran out.
+    fn play(cycles: &[(u64, ProbeResult, State, bool)]) -> Metrics {
+        let metrics = Metrics::new(&Ports::new(&[], Duration::MAX));
+        for (now, (micros, result, port, lapsed)) in (1_001..).zip(cycles) {
+            let status = (*result == ProbeResult::Ok).then_some(200);
+            let outcome = Outcome {
+                result: *result,
+                status,
+                sentence: String::new(),
+            };
+            let cycle = Cycle {
+                now: Duration::ZERO,
+                took: Duration::from_micros(*micros),
+                outcome: &outcome,
+                up: false,
+                progress: (0, 1),
+                drained: status.is_none().then_some("drained"),
+                lapsed: *lapsed,
+                ports: std::slice::from_ref(port),
+            };
+            metrics.counters.count(&cycle, now);
+        }
+        metrics
+    }
+
+    /// Every sample but a bucket that is like the one before, the version and the
+    /// start.
+    fn samples(metrics: &Metrics) -> String {
+        let text = metrics.text();
+        let mut lines: Vec<_> = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.contains("_info"))
+            .filter_map(|line| line.strip_prefix("healthport_"))
+            .collect();
+        lines.dedup_by_key(|line| match line.split_once('}') {
+            Some((name, value)) if name.contains("_bucket") => value,
+            _ => *line,
+        });
+        lines.join("\n")
+    }
+
+    #[test]
+    fn what_cycles_add_up_to() {
+        use ProbeResult::{Connect, Ok, Timeout};
+        use State::{Closed, Open};
+        let refused = State::Failed("in use".to_string());
+        let mut metrics = play(&[
+            (500, Ok, refused, false),
+            (501, Ok, Open, false),
+            (1_000, Ok, Open, true),
+            (3_000_001, Timeout, Closed, false),
+            (5_000_001, Connect, Closed, false),
+        ]);
+        let expected = "\
+up 0
+probe_success 0
+probe_http_status_code 0
+probe_duration_seconds_bucket{le=\"0.0005\"} 1
+probe_duration_seconds_bucket{le=\"0.001\"} 3
+probe_duration_seconds_bucket{le=\"5\"} 4
+probe_duration_seconds_bucket{le=\"+Inf\"} 5
+probe_duration_seconds_sum 8.002003
+probe_duration_seconds_count 5
+probes_total{result=\"ok\"} 3
+probes_total{result=\"status\"} 0
+probes_total{result=\"connect\"} 1
+probes_total{result=\"timeout\"} 1
+probes_total{result=\"protocol\"} 0
+probes_total{result=\"body\"} 0
+transitions_total{to=\"open\"} 2
+transitions_total{to=\"closed\"} 2
+last_transition_timestamp_seconds 1.004
+last_success_timestamp_seconds 1.003
+connections_total 0
+last_connection_timestamp_seconds 0.000
+listen_errors_total 1
+lease_expirations_total 1
+drained 1";
+        assert_eq!(samples(&metrics), expected);
+
+        metrics = play(&[(1, Ok, Open, false)]);
+        metrics.connections.add();
+        let samples = samples(&metrics);
+        assert!(samples.starts_with("up 1\nprobe_success 1\nprobe_http_status_code 200\n"));
+        assert!(samples.contains("\nconnections_total 1\n"));
+        assert!(!samples.contains("last_connection_timestamp_seconds 0.000"));
+        assert!(samples.ends_with("\ndrained 0"));
+    }
 }

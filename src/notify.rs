@@ -61,32 +61,32 @@ impl Notify {
     }
 }
 
-/// What systemd was told, so that it is told again only when it changes.
+/// Decides what systemd needs to hear: each state once, and keep-alives in time.
 #[derive(Debug)]
-pub struct Told {
+pub struct Updates {
     watchdog: Option<Duration>,
     last: Option<(Duration, String)>,
     failure: Option<ErrorKind>,
 }
 
-impl Told {
+impl Updates {
     /// Nothing yet; `watchdog` is [`Notify::watchdog`].
-    pub fn nothing(watchdog: Option<Duration>) -> Told {
-        Told {
+    pub fn new(watchdog: Option<Duration>) -> Updates {
+        Updates {
             watchdog,
             last: None,
             failure: None,
         }
     }
 
-    /// The longest time between two signs of life, a probe apart, which can add
-    /// --timeout: a quarter of the watchdog's time.
+    /// The longest sleep between two keep-alives: WatchdogSec / 4. A probe in between
+    /// adds up to --timeout.
     pub fn longest_sleep(&self) -> Duration {
         self.watchdog.map_or(Duration::MAX, |watchdog| watchdog / 4)
     }
 
     /// What to send at `now`, before a sleep of `sleep`, if anything. READY comes
-    /// with the first: the first probe is done. A sign of life that would be due
+    /// with the first: the first probe is done. A keep-alive that would be due
     /// during the sleep is sent before it: a probe may follow at once.
     pub fn message(&self, now: Duration, sleep: Duration, status: &str) -> Option<String> {
         match &self.last {

@@ -20,7 +20,7 @@ const HEAD_LIMIT: usize = 8 * 1024;
 
 /// What kind of answer a probe got; the short code is for logs and counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
+pub enum ProbeResult {
     /// An expected status (and body).
     Ok,
     /// Another status.
@@ -35,27 +35,27 @@ pub enum Code {
     Body,
 }
 
-impl Code {
+impl ProbeResult {
     /// In the order of their numbers.
-    pub const ALL: [Code; 6] = [
-        Code::Ok,
-        Code::Status,
-        Code::Connect,
-        Code::Timeout,
-        Code::Protocol,
-        Code::Body,
+    pub const ALL: [ProbeResult; 6] = [
+        ProbeResult::Ok,
+        ProbeResult::Status,
+        ProbeResult::Connect,
+        ProbeResult::Timeout,
+        ProbeResult::Protocol,
+        ProbeResult::Body,
     ];
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for ProbeResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Code::Ok => "ok",
-            Code::Status => "status",
-            Code::Connect => "connect",
-            Code::Timeout => "timeout",
-            Code::Protocol => "protocol",
-            Code::Body => "body",
+            ProbeResult::Ok => "ok",
+            ProbeResult::Status => "status",
+            ProbeResult::Connect => "connect",
+            ProbeResult::Timeout => "timeout",
+            ProbeResult::Protocol => "protocol",
+            ProbeResult::Body => "body",
         })
     }
 }
@@ -64,7 +64,7 @@ impl fmt::Display for Code {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The kind.
-    pub code: Code,
+    pub result: ProbeResult,
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
     /// One line for people. It has no times in it, so that two probes with the
@@ -75,7 +75,7 @@ pub struct Outcome {
 impl Outcome {
     /// Whether the probed service is healthy.
     pub fn is_good(&self) -> bool {
-        self.code == Code::Ok
+        self.result == ProbeResult::Ok
     }
 }
 
@@ -139,29 +139,29 @@ impl Prober {
             Err(error) => return self.failed(&error),
         };
         let status = response.status().as_u16();
-        let answered = |code, sentence| Outcome {
-            code,
+        let answered = |result, sentence| Outcome {
+            result,
             status: Some(status),
             sentence,
         };
         if !self.config.expect_status.contains(status) {
             let expected = &self.config.expect_status;
             return answered(
-                Code::Status,
+                ProbeResult::Status,
                 format!("answered {status}, expected {expected}"),
             );
         }
         let Some(text) = &self.config.expect_body else {
-            return answered(Code::Ok, format!("answered {status}"));
+            return answered(ProbeResult::Ok, format!("answered {status}"));
         };
         match contains(response.into_body().into_reader(), text.as_bytes()) {
             Ok(true) => answered(
-                Code::Ok,
+                ProbeResult::Ok,
                 format!("answered {status} with the expected body"),
             ),
             Ok(false) => {
                 let sentence = format!("answered {status}, but its body does not contain {text:?}");
-                answered(Code::Body, sentence)
+                answered(ProbeResult::Body, sentence)
             }
             Err(error) => Outcome {
                 status: Some(status),
@@ -172,31 +172,37 @@ impl Prober {
 
     /// Every error of ureq, which are all about transport and protocol here.
     fn failed(&self, error: &Error) -> Outcome {
-        let (code, sentence) = match error {
+        let (result, sentence) = match error {
             Error::Timeout(Timeout::Connect) => (
-                Code::Timeout,
+                ProbeResult::Timeout,
                 format!("no connection within {:?}", self.config.timeout),
             ),
             Error::Timeout(_) => (
-                Code::Timeout,
+                ProbeResult::Timeout,
                 format!("no complete answer within {:?}", self.config.timeout),
             ),
             // Only Dial makes these.
-            Error::Other(reason) => (Code::Connect, reason.to_string()),
+            Error::Other(reason) => (ProbeResult::Connect, reason.to_string()),
             Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => (
-                Code::Protocol,
+                ProbeResult::Protocol,
                 "closed the connection without a complete answer".to_string(),
             ),
-            Error::Io(error) => (Code::Protocol, format!("connection lost: {error}")),
+            Error::Io(error) => (ProbeResult::Protocol, format!("connection lost: {error}")),
             Error::LargeResponseHeader(..) => (
-                Code::Protocol,
+                ProbeResult::Protocol,
                 format!("headers of more than {HEAD_LIMIT} bytes"),
             ),
-            Error::Protocol(error) => (Code::Protocol, format!("not a valid HTTP answer: {error}")),
-            error => (Code::Protocol, format!("not a valid HTTP answer: {error}")),
+            Error::Protocol(error) => (
+                ProbeResult::Protocol,
+                format!("not a valid HTTP answer: {error}"),
+            ),
+            error => (
+                ProbeResult::Protocol,
+                format!("not a valid HTTP answer: {error}"),
+            ),
         };
         Outcome {
-            code,
+            result,
             status: None,
             // Should an error ever quote the other side: it stays one line.
             sentence: sentence.replace(char::is_control, " "),

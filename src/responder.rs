@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::gate;
+use crate::accept::{BACKLOG, is_transient};
 use crate::metrics::Metrics;
 use crate::sys;
 
@@ -51,8 +51,9 @@ fn listen(address: SocketAddr, interval: Duration) -> (TcpListener, TcpStream) {
     let mut reason = String::new();
     loop {
         let listening = TcpListener::bind(address).and_then(|listener| {
-            // Once more: a burst of 128 had a liveness probe wait for another SYN.
-            let listener = sys::listen(listener.into(), gate::BACKLOG)?;
+            // Again, for a longer backlog than the 128 of `std`: when that was full, a
+            // liveness probe had to wait for its second SYN.
+            let listener = sys::listen(listener.into(), BACKLOG)?;
             let socket = TcpStream::from(OwnedFd::from(listener.try_clone()?));
             Ok((listener, socket))
         });
@@ -86,25 +87,25 @@ fn respond(listener: &TcpListener, socket: &TcpStream, metrics: &Metrics) {
             .set_read_timeout(wait)
             .and_then(|()| listener.accept());
         match accepted.and_then(|(stream, _)| Client::new(stream)) {
-            // Most have said all by now.
+            // Most clients have sent their request by now: no need to keep them.
             Ok(mut client) => {
-                if client.stays(metrics) {
+                if client.advance(metrics) {
                     if clients.len() == CLIENTS {
                         let silent = (0..CLIENTS).min_by_key(|&at| clients[at].heard);
-                        // It may have spoken since the last look.
-                        clients.swap_remove(silent.unwrap_or(0)).stays(metrics);
+                        // It may have sent its request since the last look.
+                        clients.swap_remove(silent.unwrap_or(0)).advance(metrics);
                     }
                     clients.push(client);
                 }
             }
-            Err(error) if gate::is_passing(&error) => {}
-            // Descriptors exhausted: at once again would spin.
+            Err(error) if is_transient(&error) => {}
+            // Out of descriptors: to accept again at once would spin.
             Err(_) => thread::sleep(Duration::from_millis(100)),
         }
         // Not after each of a flood: with 800 connects a second that took 5.3 % of a
         // core in place of 3.0 %.
         if looked.elapsed() >= TICK {
-            clients.retain_mut(|client| client.stays(metrics));
+            clients.retain_mut(|client| client.advance(metrics));
             looked = Instant::now();
         }
     }
@@ -112,8 +113,8 @@ fn respond(listener: &TcpListener, socket: &TcpStream, metrics: &Metrics) {
 
 struct Client {
     stream: TcpStream,
-    since: Instant,
-    /// When it last said something, or came.
+    connected: Instant,
+    /// When it last sent something, or connected.
     heard: Instant,
     request: Vec<u8>,
     reply: Option<Reply>,
@@ -127,7 +128,7 @@ impl Client {
         let now = Instant::now();
         Ok(Client {
             stream,
-            since: now,
+            connected: now,
             heard: now,
             request: Vec::new(),
             reply: None,
@@ -135,16 +136,16 @@ impl Client {
         })
     }
 
-    /// Takes the exchange as far as it gets without waiting, and says whether there
-    /// is more to come: over, gone and too slow is all the same.
-    fn stays(&mut self, metrics: &Metrics) -> bool {
+    /// Takes the exchange as far as it gets without waiting. False if the client can
+    /// be dropped: served, gone or too slow.
+    fn advance(&mut self, metrics: &Metrics) -> bool {
         let blocks = |error: io::Error| error.kind() == ErrorKind::WouldBlock;
-        self.since.elapsed() < DEADLINE && self.go_on(metrics).is_err_and(blocks)
+        self.connected.elapsed() < DEADLINE && self.exchange(metrics).is_err_and(blocks)
     }
 
     /// # Errors
     /// `WouldBlock` if it is not over; any other means that the client is gone.
-    fn go_on(&mut self, metrics: &Metrics) -> io::Result<()> {
+    fn exchange(&mut self, metrics: &Metrics) -> io::Result<()> {
         let mut chunk = [0; 4096];
         while self.reply.is_none() {
             let length = self.stream.read(&mut chunk)?;

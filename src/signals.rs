@@ -83,8 +83,8 @@ impl Signals {
             if left.is_zero() || self.wake.set_read_timeout(Some(left)).is_err() {
                 return Wake::Time;
             }
-            // Bytes (perhaps of a signal that was acted upon), an interruption,
-            // the end of the time: each is a reason to look again.
+            // Whatever ended the read (a wake-up byte, EINTR, the timeout), check the
+            // flags and the clock again.
             let _ = (&self.wake).read(&mut [0; 64]);
         }
     }

@@ -1,5 +1,5 @@
 //! The system calls that `std` lacks, and the only file with unsafe code. What
-//! they are for stands in `gate.rs` and `main.rs`.
+//! they are for stands in `ports.rs` and `main.rs`.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -82,64 +82,6 @@ fn the_port_follows_the_service() {
 }
 
 #[test]
-fn each_change_is_one_line_and_steady_is_silent() {
-    let address = own_address();
-    let service = Service::router(address);
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.says("port closed: answered 500");
-    probes(&service, 20);
-    service.ready();
-    healthport.opens();
-    probes(&service, 20);
-    service.not_ready();
-    healthport.closes();
-    probes(&service, 20);
-    service.says("nonsense");
-    healthport.says("port still closed");
-    probes(&service, 20);
-    service.not_ready();
-    eventually("the second reason", || {
-        healthport.count("port still closed: answered 500") == 1
-    });
-    probes(&service, 20);
-    service.ready();
-    healthport.opens();
-    probes(&service, 20);
-    let log = healthport.log();
-    let expected = [
-        "healthport 0.",
-        "port closed: answered 500, expected 200",
-        &format!("port open on {address}:18898: answered 200 (closed for "),
-        &format!("port closed on {address}:18898: answered 500, expected 200 (open for "),
-        "port still closed: not a valid HTTP answer: ",
-        "port still closed: answered 500, expected 200",
-        &format!("port open on {address}:18898: answered 200 (closed for "),
-    ];
-    assert_eq!(log.len(), expected.len(), "{log:#?}");
-    for (line, start) in log.iter().zip(expected) {
-        assert!(line.starts_with(start), "{line:?} is not {start:?}...");
-    }
-    let worst =
-        "closes within 20ms of a bad answer, 2.02s of a hang, opens within 20ms of a good answer";
-    assert!(
-        log[0].contains(worst) && log[0].contains(&service.url()),
-        "{}",
-        log[0]
-    );
-}
-
-#[test]
-fn a_first_answer_that_is_good_opens_with_one_line() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.opens();
-    probes(&service, 10);
-    assert_eq!(healthport.log().len(), 2, "{:#?}", healthport.log());
-}
-
-#[test]
 fn every_probe_is_a_line_at_debug_only() {
     let address = own_address();
     let service = Service::router(address);
@@ -565,31 +507,6 @@ fn lines_for_the_journal_carry_their_priority() {
     }
     std::fs::remove_file(&path).unwrap();
     drop(taken);
-}
-
-/// "open" together with "cannot listen" must say which is which.
-#[test]
-fn the_state_of_some_open_and_some_failed_addresses_names_both() {
-    let (address, second) = (own_address(), own_address());
-    let service = Service::router(address);
-    service.ready();
-    let other = TcpListener::bind((second, 18898)).unwrap();
-    let listen = format!("{second}:18898");
-    let healthport = Healthport::start(address, &service, &["--listen", &listen]);
-    healthport.opens();
-    // The first line after each signal has the state of the last cycle.
-    let state = |expected: &str| {
-        eventually(&format!("{expected} in {:#?}", healthport.log()), || {
-            healthport.signal(Signal::USR1);
-            healthport.count(expected) > 0
-        });
-    };
-    state(&format!(
-        "port open, but only on {address}:18898: cannot listen on {listen}: Address already in use (os error 98) (for "
-    ));
-    drop(other);
-    healthport.says(&format!("port open on {listen}: answered 200"));
-    state("port open: answered 200 (for ");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, eventually, is_open, own_address};
-use healthport::gate::{Gate, Port};
+use healthport::ports::{Ports, State};
 
 /// A lease that does not run out, whatever the machine does.
 const LONG: Duration = Duration::MAX;
@@ -31,19 +31,19 @@ fn own_port() -> u16 {
 /// The soak of the reservation.
 const OPENINGS: usize = 3000;
 
-fn gate(max_age: Duration) -> (Gate, SocketAddr) {
+fn gate(max_age: Duration) -> (Ports, SocketAddr) {
     let address = SocketAddr::new(own_address(), 18898);
-    (Gate::new(&[address], max_age), address)
+    (Ports::new(&[address], max_age), address)
 }
 
-fn open(gate: &mut Gate) {
+fn open(gate: &mut Ports) {
     gate.renew();
-    assert_eq!(gate.set(true), [Port::Open]);
+    assert_eq!(gate.set(true), [State::Open]);
 }
 
-fn close(gate: &mut Gate) {
+fn close(gate: &mut Ports) {
     gate.renew();
-    assert_eq!(gate.set(false), [Port::Closed]);
+    assert_eq!(gate.set(false), [State::Closed]);
 }
 
 fn threads() -> usize {
@@ -174,11 +174,11 @@ fn opens_at_once_with_hundreds_in_time_wait() {
     assert!(is_open(address));
     // The next process finds them too, and nobody else gets the port for that.
     drop(gate);
-    let mut next = Gate::new(&[address], LONG);
+    let mut next = Ports::new(&[address], LONG);
     close(&mut next);
     assert!(sockets(address, "06") >= 300);
-    let mut second = Gate::new(&[address], LONG);
-    assert!(matches!(second.set(true)[..], [Port::Failed(_)]));
+    let mut second = Ports::new(&[address], LONG);
+    assert!(matches!(second.set(true)[..], [State::Failed(_)]));
     open(&mut next);
     assert!(is_open(address));
 }
@@ -193,7 +193,7 @@ fn opens_at_once_with_hundreds_in_time_wait() {
 fn thousands_of_openings_under_clients_and_thieves() {
     let _alone = alone();
     let address = SocketAddr::new(own_address(), own_port());
-    let mut gate = Gate::new(&[address], LONG);
+    let mut gate = Ports::new(&[address], LONG);
     close(&mut gate);
     let counters: [AtomicUsize; 5] = Default::default();
     let [cycle, connects, lies, attempts, thefts] = &counters;
@@ -232,7 +232,7 @@ fn thousands_of_openings_under_clients_and_thieves() {
         for _ in 0..OPENINGS {
             gate.renew();
             let ports = gate.set(true);
-            if ports != [Port::Open] {
+            if ports != [State::Open] {
                 failed.push(ports);
             }
             thread::sleep(Duration::from_micros(200));
@@ -285,7 +285,7 @@ fn a_port_of_another_program_is_said_and_tried_again() {
     let other = TcpListener::bind(address).unwrap();
     gate.renew();
     for _ in 0..3 {
-        let [Port::Failed(sentence)] = &gate.set(true)[..] else {
+        let [State::Failed(sentence)] = &gate.set(true)[..] else {
             panic!("opened")
         };
         assert_eq!(
@@ -302,17 +302,20 @@ fn several_addresses_open_together_and_fail_alone() {
     let _alone = alone();
     let addresses = [1, 2, 3].map(|_| SocketAddr::new(own_address(), 18898));
     let other = TcpListener::bind(addresses[1]).unwrap();
-    let mut gate = Gate::new(&addresses, LONG);
+    let mut gate = Ports::new(&addresses, LONG);
     gate.renew();
     let ports = gate.set(true);
     assert!(
-        matches!(ports[..], [Port::Open, Port::Failed(_), Port::Open]),
+        matches!(ports[..], [State::Open, State::Failed(_), State::Open]),
         "{ports:?}"
     );
     assert!(is_open(addresses[0]) && is_open(addresses[2]));
     drop(other);
-    assert_eq!(gate.set(true), [Port::Open, Port::Open, Port::Open]);
-    assert_eq!(gate.set(false), [Port::Closed, Port::Closed, Port::Closed]);
+    assert_eq!(gate.set(true), [State::Open, State::Open, State::Open]);
+    assert_eq!(
+        gate.set(false),
+        [State::Closed, State::Closed, State::Closed]
+    );
     assert!(addresses.iter().all(|&address| !is_open(address)));
 }
 
@@ -321,7 +324,7 @@ fn a_lease_that_is_not_renewed_closes_every_port() {
     let _alone = alone();
     let max_age = Duration::from_secs(2);
     let addresses = [1, 2].map(|_| SocketAddr::new(own_address(), 18898));
-    let mut gate = Gate::new(&addresses, max_age);
+    let mut gate = Ports::new(&addresses, max_age);
     assert!(gate.renew(), "nothing was open");
     let start = Instant::now();
     gate.set(true);
@@ -342,7 +345,7 @@ fn a_lease_that_is_not_renewed_closes_every_port() {
     // The loop is back: it is told so once, and may open again.
     assert!(!gate.renew());
     assert!(gate.renew());
-    assert_eq!(gate.set(true), [Port::Open, Port::Open]);
+    assert_eq!(gate.set(true), [State::Open, State::Open]);
     assert!(is_open(addresses[0]));
 }
 

@@ -1,6 +1,7 @@
 //! The man page is the reference, so it must not drift: it agrees with the rows of
-//! options.rs on names, defaults and ranges, with main.rs on the exit codes, and with the
-//! source on every message, each in both directions; and it renders in silence.
+//! options.rs on names, defaults and ranges, with /metrics on their names, with
+//! main.rs on the exit codes, and with the source on every message, each in both
+//! directions; and it renders in silence.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,8 +9,11 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use healthport::metrics::Metrics;
 use healthport::options::ROWS;
+use healthport::ports::Ports;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/healthport.8");
 
@@ -53,7 +57,7 @@ fn tool(package: &str, command: &[&str], input: &str) -> (bool, String) {
 
 /// What is said of one option.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct OptionEntry {
     short: Option<String>,
     argument: String,
     default: Option<String>,
@@ -74,14 +78,14 @@ fn ranges(text: &str) -> BTreeSet<String> {
 }
 
 /// The options of the program.
-fn of_rows() -> BTreeMap<String, Told> {
-    let told = ROWS.iter().map(|row| {
+fn of_rows() -> BTreeMap<String, OptionEntry> {
+    let entries = ROWS.iter().map(|row| {
         let help = row.help();
         let (_, argument) = row.names.split_once(row.name()).unwrap();
         let default = help
             .strip_suffix(']')
             .and_then(|help| help.rsplit_once('['));
-        let told = Told {
+        let entry = OptionEntry {
             short: row
                 .names
                 .split_once(", ")
@@ -91,13 +95,13 @@ fn of_rows() -> BTreeMap<String, Told> {
             default: default.map(|(_, default)| default.to_string()),
             ranges: ranges(&format!("{} {}", help, row.allowed())),
         };
-        (row.name().to_string(), told)
+        (row.name().to_string(), entry)
     });
-    told.collect()
+    entries.collect()
 }
 
 /// The options of the page: `.It Fl u , Fl Fl url Ar URL`, then prose.
-fn of_page() -> BTreeMap<String, Told> {
+fn of_page() -> BTreeMap<String, OptionEntry> {
     let options = section("OPTIONS");
     options
         .split("\n.It ")
@@ -114,13 +118,13 @@ fn of_page() -> BTreeMap<String, Told> {
                 let line = rest.lines().next().unwrap();
                 line.strip_suffix(" .").unwrap_or(line).to_string()
             });
-            let told = Told {
+            let entry = OptionEntry {
                 short,
                 argument,
                 default,
                 ranges: ranges(body),
             };
-            (name.to_string(), told)
+            (name.to_string(), entry)
         })
         .collect()
 }
@@ -128,19 +132,19 @@ fn of_page() -> BTreeMap<String, Told> {
 #[test]
 fn options_are_those_of_the_program() {
     let mut page = of_page();
-    for (name, told) in &of_rows() {
+    for (name, entry) in &of_rows() {
         let on_page = page
             .remove(name)
             .unwrap_or_else(|| panic!("the page lacks --{name}"));
-        let Told { ranges, .. } = told;
+        let OptionEntry { ranges, .. } = entry;
         let missing: Vec<_> = ranges.difference(&on_page.ranges).collect();
         assert!(missing.is_empty(), "--{name}: the page lacks {missing:?}");
         // The page may say more ranges than the short text has room for.
-        let on_page = Told {
+        let on_page = OptionEntry {
             ranges: ranges.clone(),
             ..on_page
         };
-        assert_eq!(told, &on_page, "--{name}: the row (left), page (right)");
+        assert_eq!(entry, &on_page, "--{name}: the row (left), page (right)");
     }
     assert!(
         page.is_empty(),
@@ -167,23 +171,97 @@ fn exit_codes_are_those_of_main() {
     assert_eq!(of_page, of_main, "page (left), main.rs (right)");
 }
 
-/// All of src/, with strings that go on in the next line joined.
-fn source() -> String {
+/// Names with the key of their label, as in `healthport_transitions_total{to=`.
+#[test]
+fn metrics_are_those_of_the_program() {
+    let metrics = Metrics::new(&Ports::new(&[], Duration::ZERO)).text();
+    let of_program: BTreeSet<String> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .map(|line| {
+            let name = line.split(' ').next().unwrap();
+            let label = metrics.split_once(&format!("\n{name}{{"));
+            label.map_or(name.to_string(), |(_, rest)| {
+                format!("{name}{{{}=", rest.split('=').next().unwrap())
+            })
+        })
+        .collect();
+    let of_page: BTreeSet<String> = section("METRICS")
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Va "))
+        .map(|line| line.replace(" Ns Li ", "").replace("...}", ""))
+        .collect();
+    assert_eq!(of_page, of_program, "page (left), /metrics (right)");
+}
+
+/// The string literals of src/ that a user may get to read, each with its file.
+/// Not the tables and layouts of what is printed on request, and no single words.
+fn sentences() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut source = String::new();
+    let mut sentences = Vec::new();
     for file in fs::read_dir(folder).unwrap() {
-        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_string();
+        let text = fs::read_to_string(&path).unwrap();
         // A module's own tests quote messages too, of which none is the program's.
-        source += text.split("#[cfg(test)]").next().unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        // Names, helps and headings have no braces: there only what is put together.
+        let is_table = ["config.rs", "options.rs"].contains(&name.as_str());
+        for (before, literal) in literals(text) {
+            let is_made = ["format!(", "Err("]
+                .iter()
+                .any(|call| before.ends_with(call));
+            let is_sentence = literal.trim().contains(' ') && (is_made || !is_table);
+            if is_sentence && name != "metrics.rs" {
+                sentences.push((name.clone(), literal));
+            }
+        }
     }
-    // The one word that is put in by a condition.
-    let source = source.replace("{still}", "still ");
-    let mut lines = source.split("\\\n");
-    let mut joined = lines.next().unwrap().to_string();
-    for line in lines {
-        joined += line.trim_start();
+    sentences
+}
+
+/// The literals of Rust source, as they are meant, with the code before each.
+fn literals(source: &str) -> Vec<(String, String)> {
+    let (mut found, mut code) = (Vec::new(), String::new());
+    let mut chars = source.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, chars.peek()) {
+            ('/', Some('/')) => while chars.next_if(|&c| c != '\n').is_some() {},
+            ('\'', _) => {
+                // A character, or a lifetime, which has no end.
+                let character: String = chars.clone().take(3).collect();
+                let length = match character.chars().collect::<Vec<_>>()[..] {
+                    ['\\', _, '\''] => 3,
+                    [_, '\'', ..] => 2,
+                    _ => 0,
+                };
+                for _ in 0..length {
+                    chars.next();
+                }
+            }
+            ('"', _) => {
+                let mut literal = String::new();
+                while let Some(c) = chars.next_if(|&c| c != '"') {
+                    match (c, chars.peek()) {
+                        ('\\', Some('\n')) => {
+                            while chars.next_if(|c| c.is_whitespace()).is_some() {}
+                        }
+                        ('\\', _) => match chars.next().unwrap() {
+                            'n' | 'r' => literal.push('\n'),
+                            escaped => literal.push(escaped),
+                        },
+                        _ => literal.push(c),
+                    }
+                }
+                chars.next();
+                found.push((code.clone(), literal));
+                code.clear();
+            }
+            _ if !c.is_whitespace() => code.push(c),
+            _ => {}
+        }
     }
-    joined
+    found
 }
 
 /// The messages of DIAGNOSTICS that are ours, systemd's come last.
@@ -200,13 +278,14 @@ fn messages() -> Vec<String> {
 /// the program says.
 #[test]
 fn messages_are_those_of_the_source() {
-    let source = source();
+    let sentences: Vec<_> = sentences().into_iter().map(|(_, text)| text).collect();
+    let source = sentences.join("\n").replace("{still}", "still ");
     let messages = messages();
     assert!(messages.len() > 30, "cannot read DIAGNOSTICS any more");
     // The last is the standard library's.
     for message in messages.iter().filter(|m| !m.starts_with("panicked at")) {
-        // Some are put together at a colon.
-        for fixed in message.split(|c: char| c.is_ascii_uppercase() || c == ':') {
+        // Some are put together at a colon or a semicolon.
+        for fixed in message.split(|c: char| c.is_ascii_uppercase() || ":;".contains(c)) {
             let fixed = fixed.trim_matches(|c: char| !c.is_ascii_lowercase());
             assert!(
                 source.contains(fixed),
@@ -216,21 +295,43 @@ fn messages_are_those_of_the_source() {
     }
 }
 
-/// Everything that cannot be done is on the page.
 #[test]
-fn what_cannot_be_done_is_on_the_page() {
-    let page = page();
-    let source = source();
-    let mut found = 0;
-    for line in source.lines().filter(|line| !line.trim().starts_with("//")) {
-        for rest in line.split("cannot ").skip(1) {
-            let end = rest.find(['{', '"', ':', '-']).unwrap_or(rest.len());
-            let sentence = format!("cannot {}", rest[..end].trim_end());
-            assert!(page.contains(&sentence), "the page lacks {sentence:?}");
-            found += 1;
+fn sentences_of_the_source_are_on_the_page() {
+    let diagnostics = section("DIAGNOSTICS");
+    let reasons = diagnostics
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Dq "));
+    let mut messages = messages();
+    messages.extend(reasons.map(str::to_string));
+    let sentences = sentences();
+    assert!(sentences.len() > 40, "cannot read src/ any more");
+    let mut missing = Vec::new();
+    for (file, sentence) in &sentences {
+        // An answer to a client of /metrics, or what --OPTION takes, the RANGE.
+        let is_answer = file == "responder.rs"
+            && (sentence.ends_with('\n') || sentence.starts_with(|c: char| c.is_ascii_digit()));
+        let is_range = sentence.contains("{range}") || sentence.contains("{least}");
+        let is_setting = file == "config.rs" && sentence.starts_with("worst-case times");
+        let mut lines = sentence.lines();
+        let is_said = lines.all(|line| messages.iter().any(|message| says(message, line)));
+        if !is_answer && !is_range && !is_setting && !is_said {
+            missing.push(format!("{file}: {sentence:?}"));
         }
     }
-    assert!(found >= 8, "cannot read the source any more: {found}");
+    assert!(missing.is_empty(), "the page lacks {missing:#?}");
+}
+
+/// Whether a message of the page has what is fixed in a sentence, in its order.
+fn says(message: &str, sentence: &str) -> bool {
+    let message = message.replace('\'', "");
+    let mut rest = message.as_str();
+    let sentence = sentence.replace('\'', "").replace('{', "}");
+    // Every second part is in braces.
+    sentence.split('}').step_by(2).map(str::trim).all(|fixed| {
+        let found = rest.find(fixed);
+        rest = found.map_or("", |at| &rest[at + fixed.len()..]);
+        found.is_some()
+    })
 }
 
 #[test]

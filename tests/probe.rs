@@ -16,7 +16,7 @@ use common::{
 };
 use healthport::config::Config;
 use healthport::options;
-use healthport::probe::{Code, Outcome, Prober};
+use healthport::probe::{Outcome, ProbeResult, Prober};
 
 /// The timeout of a test's probe, and what a noisy machine may add to it. An
 /// endless exchange would take for ever, so the second can be generous.
@@ -81,7 +81,7 @@ fn only_the_expected_status_is_good() {
     assert_eq!(
         answer(READY),
         Outcome {
-            code: Code::Ok,
+            result: ProbeResult::Ok,
             status: Some(200),
             sentence: "answered 200".to_string(),
         }
@@ -90,7 +90,10 @@ fn only_the_expected_status_is_good() {
         201, 202, 204, 301, 302, 304, 307, 308, 400, 401, 403, 404, 500, 503, 599, 999,
     ] {
         let outcome = answer(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
-        assert_eq!((outcome.code, outcome.status), (Code::Status, Some(status)));
+        assert_eq!(
+            (outcome.result, outcome.status),
+            (ProbeResult::Status, Some(status))
+        );
         assert_eq!(outcome.sentence, format!("answered {status}, expected 200"));
     }
     let service = Service::router(own_address());
@@ -191,14 +194,14 @@ fn redirects_are_answers_and_never_followed() {
         service.says(format!(
             "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
         ));
-        assert_eq!(probe(&service, &[]).code, Code::Status);
+        assert_eq!(probe(&service, &[]).result, ProbeResult::Status);
         // Half a redirect is half an answer, with or without its Location.
         service.says(format!(
             "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\n"
         ));
         assert_eq!(
-            probe(&service, &["--expect-status", "300-399"]).code,
-            Code::Protocol
+            probe(&service, &["--expect-status", "300-399"]).result,
+            ProbeResult::Protocol
         );
     }
     assert_eq!(elsewhere.connections(), 0);
@@ -289,7 +292,7 @@ fn localhost_is_both_loopback_addresses() {
         unused.local_addr().unwrap().port()
     };
     let outcome = Prober::new(&config(&["--url", &format!("http://localhost:{port}/")])).probe();
-    assert_eq!(outcome.code, Code::Connect);
+    assert_eq!(outcome.result, ProbeResult::Connect);
     let expected = format!("cannot connect to 127.0.0.1:{port}: Connection refused");
     assert!(outcome.sentence.starts_with(&expected), "{outcome:?}");
 }
@@ -299,14 +302,17 @@ fn silence_ends_at_the_timeout() {
     let service = Service::router(own_address());
     service.hangs();
     let outcome = probe(&service, &[]);
-    assert_eq!((outcome.code, outcome.status), (Code::Timeout, None));
+    assert_eq!(
+        (outcome.result, outcome.status),
+        (ProbeResult::Timeout, None)
+    );
     assert_eq!(outcome.sentence, "no complete answer within 300ms");
     // Half a header, then silence.
     service.does(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
         drain(&mut stream);
     });
-    assert_eq!(probe(&service, &[]).code, Code::Timeout);
+    assert_eq!(probe(&service, &[]).result, ProbeResult::Timeout);
 }
 
 /// A listener that does not accept and whose backlog is full swallows SYNs.
@@ -325,8 +331,8 @@ fn a_full_backlog_ends_at_the_timeout() {
     let start = Instant::now();
     let outcome = prober.probe();
     assert_eq!(
-        (outcome.code, outcome.sentence.as_str()),
-        (Code::Timeout, "no connection within 300ms")
+        (outcome.result, outcome.sentence.as_str()),
+        (ProbeResult::Timeout, "no connection within 300ms")
     );
     assert!(start.elapsed() < TIMEOUT + NOISE);
 }
@@ -449,18 +455,21 @@ fn a_probe_that_meets_itself_leaves_nothing() {
 /// One byte at a time resets a timeout per read, but not one for the exchange.
 #[test]
 fn drips_end_at_the_timeout() {
-    assert_eq!(endless(b"HTTP/1.1 200 ", b"O", DRIP).code, Code::Timeout);
     assert_eq!(
-        endless(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x", DRIP).code,
-        Code::Timeout
+        endless(b"HTTP/1.1 200 ", b"O", DRIP).result,
+        ProbeResult::Timeout
     );
     assert_eq!(
-        endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", DRIP).code,
-        Code::Timeout
+        endless(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x", DRIP).result,
+        ProbeResult::Timeout
     );
     assert_eq!(
-        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", DRIP).code,
-        Code::Timeout
+        endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", DRIP).result,
+        ProbeResult::Timeout
+    );
+    assert_eq!(
+        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", DRIP).result,
+        ProbeResult::Timeout
     );
     let body = ["--expect-body", "ready"];
     for head in [
@@ -469,15 +478,15 @@ fn drips_end_at_the_timeout() {
     ] {
         let outcome = endless_for(head.as_bytes(), b"x", DRIP, &body);
         assert_eq!(
-            (outcome.code, outcome.status),
-            (Code::Timeout, Some(200)),
+            (outcome.result, outcome.status),
+            (ProbeResult::Timeout, Some(200)),
             "{outcome:?}"
         );
     }
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(
-        endless_for(chunked, b"1\r\nx\r\n", DRIP, &body).code,
-        Code::Timeout
+        endless_for(chunked, b"1\r\nx\r\n", DRIP, &body).result,
+        ProbeResult::Timeout
     );
 }
 
@@ -486,20 +495,26 @@ fn drips_end_at_the_timeout() {
 fn floods_end() {
     let flood = |head, part| endless(head, part, Duration::ZERO);
     assert_eq!(
-        flood(b"HTTP/1.1 200 OK\r\n", b"X-Header: 0123456789\r\n").code,
-        Code::Protocol
+        flood(b"HTTP/1.1 200 OK\r\n", b"X-Header: 0123456789\r\n").result,
+        ProbeResult::Protocol
     );
     assert_eq!(
-        flood(b"HTTP/1.1 200 OK\r\nX-Long: ", b"xxxxxxxxxxxxxxxx").code,
-        Code::Protocol
+        flood(b"HTTP/1.1 200 OK\r\nX-Long: ", b"xxxxxxxxxxxxxxxx").result,
+        ProbeResult::Protocol
     );
-    let interim = flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n").code;
+    let interim = flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n").result;
     assert!(
-        matches!(interim, Code::Protocol | Code::Timeout),
+        matches!(interim, ProbeResult::Protocol | ProbeResult::Timeout),
         "{interim}"
     );
-    assert_eq!(flood(b"", b"\r\n\r\n\r\n\r\n").code, Code::Protocol);
-    assert_eq!(flood(b"", b"xxxxxxxxxxxxxxxx").code, Code::Protocol);
+    assert_eq!(
+        flood(b"", b"\r\n\r\n\r\n\r\n").result,
+        ProbeResult::Protocol
+    );
+    assert_eq!(
+        flood(b"", b"xxxxxxxxxxxxxxxx").result,
+        ProbeResult::Protocol
+    );
     let body = ["--expect-body", "ready"];
     let outcome = endless_for(
         b"HTTP/1.1 200 OK\r\n\r\n",
@@ -507,14 +522,14 @@ fn floods_end() {
         Duration::ZERO,
         &body,
     );
-    assert_eq!(outcome.code, Code::Body, "{outcome:?}");
+    assert_eq!(outcome.result, ProbeResult::Body, "{outcome:?}");
 }
 
 #[test]
 fn what_is_not_http_is_not_an_answer() {
     let service = Service::router(own_address());
     service.does(|_| {}); // accepted and closed, the request unread: a reset
-    assert_eq!(probe(&service, &[]).code, Code::Protocol);
+    assert_eq!(probe(&service, &[]).result, ProbeResult::Protocol);
 
     let not_answers: [&[u8]; 20] = [
         b"",
@@ -541,8 +556,8 @@ fn what_is_not_http_is_not_an_answer() {
     for bytes in not_answers {
         let outcome = answer(bytes);
         assert_eq!(
-            outcome.code,
-            Code::Protocol,
+            outcome.result,
+            ProbeResult::Protocol,
             "{:?}: {outcome:?}",
             bytes.escape_ascii().to_string()
         );
@@ -575,8 +590,8 @@ fn the_body_is_read_only_when_asked_for() {
     });
     assert!(probe(&service, &[]).is_good());
     assert_eq!(
-        probe(&service, &["--expect-body", "ok"]).code,
-        Code::Timeout
+        probe(&service, &["--expect-body", "ok"]).result,
+        ProbeResult::Timeout
     );
     // Found: no need for the rest.
     service.does(|mut stream| {
@@ -589,28 +604,31 @@ fn the_body_is_read_only_when_asked_for() {
     assert!(probe(&service, &["--expect-body", "is ready"]).is_good());
     // Another status is not mended by a body.
     service.says("HTTP/1.1 500 Error\r\nContent-Length: 2\r\n\r\nok");
-    assert_eq!(probe(&service, &["--expect-body", "ok"]).code, Code::Status);
+    assert_eq!(
+        probe(&service, &["--expect-body", "ok"]).result,
+        ProbeResult::Status
+    );
     service.says("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nnot yet\n");
     let outcome = probe(&service, &["--expect-body", "is \"ready\""]);
-    assert_eq!(outcome.code, Code::Body);
+    assert_eq!(outcome.result, ProbeResult::Body);
     assert_eq!(
         outcome.sentence,
         r#"answered 200, but its body does not contain "is \"ready\"""#
     );
     service.says("HTTP/1.1 204 No Content\r\n\r\n");
     assert_eq!(
-        probe(&service, &["--expect-body", "ok", "--expect-status", "204"]).code,
-        Code::Body
+        probe(&service, &["--expect-body", "ok", "--expect-status", "204"]).result,
+        ProbeResult::Body
     );
     service.says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nthis is no chunk");
     assert_eq!(
-        probe(&service, &["--expect-body", "ok"]).code,
-        Code::Protocol
+        probe(&service, &["--expect-body", "ok"]).result,
+        ProbeResult::Protocol
     );
     service.says("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nshort");
     assert_eq!(
-        probe(&service, &["--expect-body", "ok"]).code,
-        Code::Protocol
+        probe(&service, &["--expect-body", "ok"]).result,
+        ProbeResult::Protocol
     );
 }
 

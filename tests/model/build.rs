@@ -1,4 +1,4 @@
-//! The program's own gate.rs and lease.rs, with loom and the scripted kernel in
+//! The program's own ports.rs and lease.rs, with loom and the scripted kernel in
 //! the place of what they take from `std`.
 
 use std::{env, fs};
@@ -15,7 +15,7 @@ fn main() {
         ],
     );
     model(
-        "gate",
+        "ports",
         &[
             (
                 "use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream}",

@@ -1,4 +1,4 @@
-//! The kernel, as far as gate.rs and lease.rs call it: a clock that the model
+//! The kernel, as far as ports.rs and lease.rs call it: a clock that the model
 //! turns, the sockets of one port, and threads that wait for either. Its rules
 //! are those of inet_csk_get_port() in net/ipv4/inet_connection_sock.c.
 

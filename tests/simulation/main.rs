@@ -20,10 +20,9 @@ use std::{env, io, thread};
 
 use fastrand::Rng;
 use healthport::config::Config;
-use healthport::daemon::{self, World};
-use healthport::gate::Port;
-use healthport::probe::{Code, Outcome};
-use healthport::report::Cycle;
+use healthport::daemon::{self, Cycle, World};
+use healthport::ports::State;
+use healthport::probe::{Outcome, ProbeResult};
 use healthport::signals::Wake;
 use log::Level;
 
@@ -44,7 +43,7 @@ enum Service {
 #[derive(Debug)]
 struct Door {
     address: SocketAddr,
-    /// The loop holds a listener, as `Door::listening` of the gate.
+    /// The loop holds a listener, as `Port::listener` of ports.rs.
     held: bool,
     /// A connect succeeds: the helper closes by itself when it dies or when the
     /// lease has run out.
@@ -404,19 +403,19 @@ impl World for Scripted<'_> {
         self.stall();
         self.seen.probed = self.now;
         let in_time = self.now < end;
-        let code = match found {
-            Service::Ready if in_time => Code::Ok,
-            Service::NotReady if in_time => Code::Status,
-            Service::Gone if in_time => Code::Connect,
-            _ => Code::Timeout,
+        let result = match found {
+            Service::Ready if in_time => ProbeResult::Ok,
+            Service::NotReady if in_time => ProbeResult::Status,
+            Service::Gone if in_time => ProbeResult::Connect,
+            _ => ProbeResult::Timeout,
         };
-        self.tally.hung += u64::from(code == Code::Timeout);
-        (self.seen.good, self.seen.bad) = match code {
-            Code::Ok => (self.seen.good + 1, 0),
+        self.tally.hung += u64::from(result == ProbeResult::Timeout);
+        (self.seen.good, self.seen.bad) = match result {
+            ProbeResult::Ok => (self.seen.good + 1, 0),
             _ => (0, self.seen.bad + 1),
         };
         Outcome {
-            code,
+            result,
             status: None,
             sentence: format!("is {found:?}"),
         }
@@ -429,7 +428,7 @@ impl World for Scripted<'_> {
         drained
     }
 
-    /// As in the gate: from the very instant at which it runs out it is over.
+    /// As in ports.rs: from the very instant at which it runs out it is over.
     fn renew(&mut self) -> bool {
         let in_time = self.lease > self.now || !self.doors.iter().any(|door| door.held);
         self.lease = self.now + self.config.max_age();
@@ -452,7 +451,7 @@ impl World for Scripted<'_> {
         in_time
     }
 
-    fn set_port(&mut self, open: bool) -> Vec<Port> {
+    fn set_port(&mut self, open: bool) -> Vec<State> {
         let mut ports = Vec::new();
         let (was_open, now) = (self.is_open(), self.now);
         for door in &mut self.doors {
@@ -460,18 +459,18 @@ impl World for Scripted<'_> {
             ports.push(if !open {
                 door.held = false;
                 door.turn(false);
-                Port::Closed
+                State::Closed
             } else if door.held && !door.open {
                 door.held = false;
                 self.seen.excused = self.awake;
-                Port::Failed(format!("cannot accept on {address}: EMFILE"))
+                State::Failed(format!("cannot accept on {address}: EMFILE"))
             } else if door.held {
-                Port::Open
+                State::Open
             } else if one_in(&mut self.random, self.refusals) {
                 self.tally.refused += 1;
                 self.seen.excused = self.awake;
                 let why = ["in use", "not there"][self.random.usize(..2)];
-                Port::Failed(format!("cannot listen on {address}: {why}"))
+                State::Failed(format!("cannot listen on {address}: {why}"))
             } else {
                 door.held = true;
                 door.turn(true);
@@ -479,7 +478,7 @@ impl World for Scripted<'_> {
                     true => now + up_to(&mut self.random, 4 * self.config.interval),
                     false => Duration::MAX,
                 };
-                Port::Open
+                State::Open
             });
         }
         self.tally.opened += u64::from(!was_open && self.is_open());

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use healthport::config::Config;
-use healthport::daemon::{self, World};
-use healthport::gate::Port;
-use healthport::probe::{Code, Outcome};
-use healthport::report::Cycle;
+use healthport::daemon::{self, Cycle, World};
+use healthport::ports::State;
+use healthport::probe::{Outcome, ProbeResult};
 use healthport::signals::Wake;
 use log::Level;
 
@@ -71,7 +70,7 @@ fn turn(changes: &mut Changes, at: Duration, open: bool) {
 impl<F> Node<'_, F> {
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        // As in the gate: from the very instant at which it runs out it is over.
+        // As in ports.rs: from the very instant at which it runs out it is over.
         if self.lease <= self.now {
             turn(&mut self.changes, self.lease, false);
         }
@@ -87,13 +86,13 @@ impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
         let answer = (self.answer)(self.now);
         let timeout = self.config.timeout;
         self.pass(answer.after.min(timeout) + answer.stall);
-        let code = match answer.good {
-            _ if answer.after >= timeout => Code::Timeout,
-            true => Code::Ok,
-            false => Code::Status,
+        let result = match answer.good {
+            _ if answer.after >= timeout => ProbeResult::Timeout,
+            true => ProbeResult::Ok,
+            false => ProbeResult::Status,
         };
         Outcome {
-            code,
+            result,
             status: None,
             sentence: String::new(),
         }
@@ -109,10 +108,10 @@ impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
         in_time
     }
 
-    fn set_port(&mut self, open: bool) -> Vec<Port> {
+    fn set_port(&mut self, open: bool) -> Vec<State> {
         turn(&mut self.changes, self.now, open);
         self.held = open;
-        vec![if open { Port::Open } else { Port::Closed }]
+        vec![if open { State::Open } else { State::Closed }]
     }
 
     fn count(&mut self, _: &Cycle) {}

@@ -3,7 +3,7 @@
 //! listener that merely stops accepting would still complete handshakes
 //! (kubernetes#103632).
 //!
-//! Nobody else gets the port meanwhile: from the first [`Gate::set`] to the end a
+//! Nobody else gets the port meanwhile: from the first [`Ports::set`] to the end a
 //! second socket is bound to it, which never listens.
 //!
 //! An open port belongs to a helper thread that sits in `accept`. It stays open
@@ -15,18 +15,14 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use crate::accept::{BACKLOG, is_transient};
 use crate::lease::Lease;
+use crate::metrics::Connections;
 use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT};
-
-/// How many connections may wait to be accepted; the kernel caps it at
-/// net.core.somaxconn, which is 4096 by default. With the 128 of `std`, of 1,000
-/// checks at the same moment one in four waited a second for another SYN.
-pub const BACKLOG: i32 = 4096;
 
 /// How many helpers of earlier openings may still have to end. One takes some 50 us
 /// after its socket was shut down, but on a node under load it may not run for
@@ -37,9 +33,9 @@ const OLD_HELPERS: usize = 8;
 /// How long an opening waits for the oldest of them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The state of one listening address after [`Gate::set`].
+/// The state of one listening address after [`Ports::set`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Port {
+pub enum State {
     /// A connect succeeds.
     Open,
     /// A connect is refused, as it should be.
@@ -51,26 +47,26 @@ pub enum Port {
 
 /// All listening addresses; they open and close together.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Ports {
     lease: Arc<Lease>,
-    visits: Arc<Visits>,
-    doors: Vec<Door>,
+    connections: Arc<Connections>,
+    ports: Vec<Port>,
 }
 
-impl Gate {
-    /// A closed gate, nothing reserved yet. `max_age` is how long an open port outlives the last
-    /// [`Gate::renew`].
-    pub fn new(addresses: &[SocketAddr], max_age: Duration) -> Gate {
-        let door = |&address| Door {
+impl Ports {
+    /// All closed, nothing reserved yet. `max_age` is how long an open port outlives
+    /// the last [`Ports::renew`].
+    pub fn new(addresses: &[SocketAddr], max_age: Duration) -> Ports {
+        let port = |&address| Port {
             address,
             reservation: None,
-            listening: None,
+            listener: None,
             ending: Vec::new(),
         };
-        Gate {
+        Ports {
             lease: Arc::new(Lease::new(max_age)),
-            visits: Arc::default(),
-            doors: addresses.iter().map(door).collect(),
+            connections: Arc::default(),
+            ports: addresses.iter().map(port).collect(),
         }
     }
 
@@ -80,15 +76,15 @@ impl Gate {
     }
 
     /// The accepted connections, to look at.
-    pub fn visits(&self) -> Arc<Visits> {
-        Arc::clone(&self.visits)
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
     }
 
     /// Renews the lease; false if an open port was closed because it had run
-    /// out. Call it once per cycle, after the probe and before [`Gate::set`].
+    /// out. Call it once per cycle, after the probe and before [`Ports::set`].
     pub fn renew(&mut self) -> bool {
         let in_time = self.lease.renew();
-        if in_time || self.doors.iter().all(|door| door.listening.is_none()) {
+        if in_time || self.ports.iter().all(|port| port.listener.is_none()) {
             return true;
         }
         self.close();
@@ -98,26 +94,26 @@ impl Gate {
     /// Opens or closes every address, and says what came of it, in the order of
     /// the addresses. One that could not be reserved or opened is tried again by
     /// the next call, and never at another address.
-    pub fn set(&mut self, open: bool) -> Vec<Port> {
+    pub fn set(&mut self, open: bool) -> Vec<State> {
         if !open {
             self.close();
         }
-        let (lease, visits) = (&self.lease, &self.visits);
-        let set = |door: &mut Door| match door.set(open, lease, visits) {
-            Ok(()) if open => Port::Open,
-            Ok(()) => Port::Closed,
-            Err(sentence) => Port::Failed(sentence),
+        let (lease, connections) = (&self.lease, &self.connections);
+        let set = |port: &mut Port| match port.set(open, lease, connections) {
+            Ok(()) if open => State::Open,
+            Ok(()) => State::Closed,
+            Err(sentence) => State::Failed(sentence),
         };
-        self.doors.iter_mut().map(set).collect()
+        self.ports.iter_mut().map(set).collect()
     }
 
     /// All sockets, before anything else is done.
     fn close(&mut self) {
-        self.doors.iter_mut().for_each(Door::close);
+        self.ports.iter_mut().for_each(Port::close);
     }
 }
 
-impl Drop for Gate {
+impl Drop for Ports {
     /// The helpers own the listeners: without this they would live on until the
     /// lease runs out.
     fn drop(&mut self) {
@@ -127,17 +123,22 @@ impl Drop for Gate {
 
 /// One listening address.
 #[derive(Debug)]
-struct Door {
+struct Port {
     address: SocketAddr,
     reservation: Option<OwnedFd>,
-    listening: Option<Listening>,
+    listener: Option<Listener>,
     /// The helpers of earlier openings, the oldest first, until they are known to
     /// have ended.
     ending: Vec<Receiver<io::Error>>,
 }
 
-impl Door {
-    fn set(&mut self, open: bool, lease: &Arc<Lease>, visits: &Arc<Visits>) -> Result<(), String> {
+impl Port {
+    fn set(
+        &mut self,
+        open: bool,
+        lease: &Arc<Lease>,
+        connections: &Arc<Connections>,
+    ) -> Result<(), String> {
         let address = self.address;
         let cannot_listen = |error: io::Error| {
             // What the system says leaves open what to do: it is the
@@ -158,8 +159,8 @@ impl Door {
         if !open {
             return Ok(());
         }
-        if let Some(listening) = &self.listening {
-            let error = match listening.helper.try_recv() {
+        if let Some(listener) = &self.listener {
+            let error = match listener.helper.try_recv() {
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => "the helper died".to_string(),
                 Ok(error) => error.to_string(),
@@ -183,17 +184,17 @@ impl Door {
             ));
         }
         let listener = listen(address, reservation).map_err(cannot_listen)?;
-        let listening = Listening::start(listener, lease, visits).map_err(cannot_listen)?;
-        self.listening = Some(listening);
+        let listener = Listener::start(listener, lease, connections).map_err(cannot_listen)?;
+        self.listener = Some(listener);
         Ok(())
     }
 
     /// Not a word to the helper, and no wait for it: the kernel makes its `accept`
     /// fail.
     fn close(&mut self) {
-        if let Some(listening) = self.listening.take() {
-            close(&listening.socket);
-            self.ending.push(listening.helper);
+        if let Some(listener) = self.listener.take() {
+            close(&listener.socket);
+            self.ending.push(listener.helper);
         }
     }
 }
@@ -231,7 +232,7 @@ fn listen(address: SocketAddr, reservation: &OwnedFd) -> io::Result<TcpListener>
 }
 
 #[derive(Debug)]
-struct Listening {
+struct Listener {
     /// The listening socket, shared with the helper, as something that can be
     /// shut down and given a timeout. Both work on any socket, but `std` offers
     /// them on [`TcpStream`] only.
@@ -240,24 +241,24 @@ struct Listening {
     helper: Receiver<io::Error>,
 }
 
-impl Listening {
+impl Listener {
     fn start(
         listener: TcpListener,
         lease: &Arc<Lease>,
-        visits: &Arc<Visits>,
-    ) -> io::Result<Listening> {
+        connections: &Arc<Connections>,
+    ) -> io::Result<Listener> {
         let socket = Arc::new(TcpStream::from(OwnedFd::from(listener.try_clone()?)));
         let own = Arc::clone(&socket);
-        let (lease, visits) = (Arc::clone(lease), Arc::clone(visits));
+        let (lease, connections) = (Arc::clone(lease), Arc::clone(connections));
         let (end, helper) = mpsc::channel();
         thread::Builder::new()
             .name("accept".to_string())
             .spawn(move || {
-                if let Some(error) = accept(&listener, &own, &lease, &visits) {
+                if let Some(error) = accept(&listener, &own, &lease, &connections) {
                     let _ = end.send(error);
                 }
             })?;
-        Ok(Listening { socket, helper })
+        Ok(Listener { socket, helper })
     }
 }
 
@@ -267,7 +268,7 @@ fn accept(
     listener: &TcpListener,
     socket: &TcpStream,
     lease: &Lease,
-    visits: &Visits,
+    connections: &Connections,
 ) -> Option<io::Error> {
     loop {
         let Some(left) = lease.left() else {
@@ -281,8 +282,8 @@ fn accept(
             .and_then(|()| listener.accept());
         match accepted {
             // Dropping the connection closes it: the handshake was the answer.
-            Ok(_) => visits.add(),
-            Err(error) if is_passing(&error) => {}
+            Ok(_) => connections.add(),
+            Err(error) if is_transient(&error) => {}
             // Descriptors or memory exhausted, or something nobody thought of:
             // to accept again at once would spin, and to wait would leave a port
             // open that nobody serves. The loop tries again in its next cycle.
@@ -294,49 +295,9 @@ fn accept(
     }
 }
 
-/// Whether an error of `accept` says nothing about the listener: the wait is
-/// over, or the connection was lost before it was accepted (accept(2), "Error
-/// handling": treat the network errors of the new socket like EAGAIN).
-pub fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::*;
-    matches!(
-        error.kind(),
-        WouldBlock
-            | Interrupted
-            | ConnectionAborted
-            | ConnectionReset
-            | NetworkDown
-            | NetworkUnreachable
-            | HostUnreachable
-            | TimedOut
-    )
-}
-
 /// Ends the listening: the next SYN gets RST, also while descriptors of the
 /// socket remain, and a blocked `accept` returns EINVAL. An error would mean that
 /// the socket does not listen any more.
 fn close(socket: &TcpStream) {
     let _ = socket.shutdown(Shutdown::Both);
-}
-
-/// The connections that were accepted.
-#[derive(Debug, Default)]
-pub struct Visits {
-    /// How many.
-    pub count: AtomicU64,
-    /// When the last came, in milliseconds since 1970; 0 = never.
-    pub last: AtomicU64,
-}
-
-impl Visits {
-    fn add(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.last.store(unix_millis(), Ordering::Relaxed);
-    }
-}
-
-/// Now, in milliseconds since 1970.
-pub fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,6 +16,7 @@ binary=target/inside/release/healthport
 objdump --dwarf=decodedline $binary | awk '$3 ~ /^0x/ { print $3 }' |
   addr2line --exe=$binary | grep ':[1-9]' | sed 's/ (discriminator.*//' | sort -u >"$work/lines"
 
+# shellcheck disable=SC2016 # Markdown's backticks
 echo '| package | licence | lines of Rust | of them in the binary | lines with `unsafe` |'
 echo '|---|---|---:|---:|---:|'
 cargo tree --locked --edges normal,build --prefix none --format '{p};{l}' |

@@ -7,8 +7,8 @@ use std::{env, fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::BINARY;
-use crate::kernel::Kernel;
+use crate::common::kernel::Kernel;
+use crate::common::{BINARY, Folder};
 use crate::subject::{Kind, Service, Subject};
 use crate::table::{head, median, ratio, row};
 
@@ -36,7 +36,8 @@ pub fn cpu(service: &Service, subject: &Subject) -> f64 {
 /// What strace counts: system calls of a cycle, and processes started by it.
 fn calls(kind: Kind) -> (f64, f64) {
     let (service, subject) = open(kind, INTERVAL);
-    let summary = env::temp_dir().join(format!("healthport-bench-{}", subject.id()));
+    let folder = Folder::new();
+    let summary = folder.file("summary");
     let mut strace = Command::new("strace")
         .args(["--follow-forks", "--summary-only", "--output"])
         .arg(&summary)
@@ -53,7 +54,6 @@ fn calls(kind: Kind) -> (f64, f64) {
     kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
     strace.wait().unwrap();
     let text = fs::read_to_string(&summary).unwrap();
-    fs::remove_file(&summary).unwrap();
     let of = |names: &[&str]| -> f64 {
         let lines = text.lines().map(|line| line.split_whitespace());
         let lines = lines.filter(|line| names.contains(&line.clone().last().unwrap_or("")));

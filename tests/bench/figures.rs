@@ -10,8 +10,6 @@ mod common;
 mod cost;
 mod floor;
 mod interval;
-#[path = "../common/kernel.rs"]
-mod kernel;
 mod reaction;
 mod scale;
 mod storm;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::kernel::Kernel;
 use crate::common::own_address;
-use crate::kernel::Kernel;
 use crate::subject::{FIRST_PORT, Service, Subject, write};
 use crate::table::{head, percentile, row};
 

@@ -1,3 +1,4 @@
+#!/bin/sh
 # What an operator would write instead: curl in a loop, socat as the port.
 # usage: sh loop.sh URL SECONDS ADDRESS PORT
 while kill -0 $PPID; do # ends with the bench

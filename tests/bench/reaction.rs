@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::kernel::Kernel;
+use crate::common::kernel::Kernel;
 use crate::subject::{Kind, Service, Subject, write};
 use crate::table::{head, percentile, ratio, row};
 

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::kernel::Kernel;
 use crate::cost;
-use crate::kernel::Kernel;
 use crate::reaction::{self, Reactions};
 use crate::subject::{Kind, Service, Subject};
 use crate::table::{head, median, percentile, row};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kernel::Kernel;
+use crate::common::kernel::Kernel;
 use crate::subject::{Kind, Service, Subject};
 use crate::table::{head, median, percentile, ratio, row};
 

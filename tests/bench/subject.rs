@@ -1,17 +1,17 @@
 //! The three that are compared, as processes, and the service that they probe.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, thread};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::common::{BINARY, NOT_READY, READY, own_address};
+use crate::common::kernel::Kernel;
+use crate::common::{BINARY, NOT_READY, READY, own_address, proc, read_head};
 use crate::floor;
-use crate::kernel::Kernel;
 
 /// Not 18898: a healthport with its defaults has that on every address.
 pub const FIRST_PORT: u16 = 18900;
@@ -51,15 +51,8 @@ impl Service {
     /// The next probe, its request read.
     pub fn accept(&self) -> TcpStream {
         let (mut stream, _) = self.listener.accept().expect("accept a probe");
-        let mut request = [0; 1024];
-        let mut length = 0;
-        while !request[..length].ends_with(b"\r\n\r\n") {
-            length += match stream.read(&mut request[length..]) {
-                Ok(read) if read > 0 => read,
-                // Its process was ended in the middle of it.
-                _ => break,
-            };
-        }
+        // Half of it, if its process was ended in the middle.
+        read_head(&mut stream);
         stream
     }
 
@@ -146,57 +139,36 @@ impl Subject {
     /// CPU time of its living threads to the nanosecond, and of its children
     /// that have ended to 10 ms, in seconds.
     pub fn cpu(&self) -> f64 {
-        let running: f64 = self
-            .tasks("schedstat")
-            .iter()
-            .map(|text| word(text, 0) / 1e9)
-            .sum();
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
-        // proc_pid_stat(5): cutime and cstime, in ticks of 10 ms; the name in
-        // parentheses is one word here.
-        running + (word(&stat, 15) + word(&stat, 16)) / 100.0
+        let threads = proc::threads(self.id());
+        let running: u64 = threads.into_iter().filter_map(proc::nanoseconds).sum();
+        let [_, _, user, system] = proc::ticks(self.id()).unwrap();
+        running as f64 / 1e9 + (user + system) as f64 / 100.0
     }
 
     /// How often its threads went to sleep of their own will.
     pub fn naps(&self) -> f64 {
-        let status = self.tasks("status");
-        status
-            .iter()
-            .map(|text| field(text, "voluntary_ctxt_switches"))
-            .sum()
-    }
-
-    fn tasks(&self, file: &str) -> Vec<String> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
-        tasks
-            .filter_map(|task| fs::read_to_string(task.ok()?.path().join(file)).ok())
-            .collect()
+        let count = |thread| proc::status(thread, "voluntary_ctxt_switches");
+        let threads = proc::threads(self.id()).into_iter();
+        threads.filter_map(count).sum::<u64>() as f64
     }
 
     /// Of its processes, the shell's children among them.
     pub fn processes(&self) -> Vec<u32> {
-        let own = self.id();
-        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap();
-        let children = children.split_whitespace().map(|id| id.parse().unwrap());
-        children.chain([own]).collect()
+        let children = proc::children(self.id()).into_iter();
+        children.chain([self.id()]).collect()
     }
 
     /// The sum over its processes of a field of /proc/PID/status, such as
     /// "Threads" or "VmRSS" (in KiB).
     pub fn status(&self, name: &str) -> f64 {
-        self.processes()
-            .iter()
-            .filter_map(|id| fs::read_to_string(format!("/proc/{id}/status")).ok())
-            .map(|text| field(&text, name))
-            .sum()
+        let processes = self.processes().into_iter();
+        let values = processes.filter_map(|id| proc::status(id, name));
+        values.sum::<u64>() as f64
     }
 
     pub fn descriptors(&self) -> f64 {
-        self.processes()
-            .iter()
-            .filter_map(|id| fs::read_dir(format!("/proc/{id}/fd")).ok())
-            .map(|fds| fds.count() as f64)
-            .sum()
+        let processes = self.processes().into_iter();
+        processes.filter_map(proc::descriptors).sum::<usize>() as f64
     }
 }
 
@@ -255,17 +227,4 @@ fn command(
         }
     }
     command
-}
-
-fn word(text: &str, position: usize) -> f64 {
-    let word = text.split_whitespace().nth(position).unwrap();
-    word.parse().unwrap()
-}
-
-fn field(text: &str, name: &str) -> f64 {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    // A process that has just ended has no memory any more.
-    line.map_or(0.0, |line| word(line, 0))
 }

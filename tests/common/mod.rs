@@ -2,6 +2,10 @@
 //! look at the port. Everything that waits polls with a deadline.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod kernel;
+pub mod proc;
+pub mod zoo;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -70,6 +74,33 @@ pub fn own_address() -> IpAddr {
         pid as u8,
         last,
     ))
+}
+
+/// A folder of the test's own, removed at its end.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Folder {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = (std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
+        let path = std::env::temp_dir().join(format!("healthport-{}-{}", name.0, name.1));
+        std::fs::create_dir(&path).expect("make a temporary folder");
+        Folder(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Whether a connect to the port succeeds; a refusal is the only other answer
@@ -178,7 +209,8 @@ impl Service {
     pub fn is_left_alone(&self) {
         let mut probes = self.connections();
         eventually("the loop stands still", || {
-            thread::sleep(Duration::from_millis(300));
+            // On a busy machine 300 ms passed without a probe though it ran.
+            thread::sleep(Duration::from_millis(800));
             let before = std::mem::replace(&mut probes, self.connections());
             before == probes
         });
@@ -194,10 +226,12 @@ impl Drop for Service {
 
 /// The request line and headers; what was read so far if the client ends early.
 pub fn read_head(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
-        head.push(byte[0]);
+    let (mut head, mut part) = (Vec::new(), [0; 1024]);
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut part) {
+            Ok(length) if length > 0 => head.extend(&part[..length]),
+            _ => break,
+        }
     }
     String::from_utf8_lossy(&head).into_owned()
 }
@@ -325,29 +359,13 @@ impl Healthport {
 
     /// A field of /proc/PID/status, such as "Threads" or "VmRSS" (in KiB).
     pub fn status(&self, field: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(path).expect("read /proc");
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        let number = value
-            .expect("a field of /proc/PID/status")
-            .split_whitespace()
-            .next();
-        number.unwrap().parse().expect("a number")
+        proc::status(self.child.id(), field).expect("a field of /proc/PID/status")
     }
 
     /// CPU time so far, user and system, in clock ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.expect("read /proc");
-        let fields: Vec<_> = stat
-            .rsplit_once(')')
-            .unwrap()
-            .1
-            .split_whitespace()
-            .collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        let [user, system, ..] = proc::ticks(self.child.id()).expect("read /proc");
+        user + system
     }
 
     /// Sets RLIMIT_NOFILE: what is open stays open.
@@ -360,8 +378,7 @@ impl Healthport {
     }
 
     pub fn descriptors(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(path).expect("read /proc").count()
+        proc::descriptors(self.child.id()).expect("read /proc")
     }
 }
 
@@ -384,13 +401,29 @@ pub fn run<S: AsRef<OsStr>>(args: &[S]) -> (Option<i32>, String, String) {
     finish(Command::new(BINARY).args(args))
 }
 
+/// Whether a tool takes its arguments and what it reads, and all that it says.
+pub fn tool(command: &mut Command, input: &str) -> (bool, String) {
+    let (code, stdout, stderr) = feed(command, input);
+    (code == Some(0), stdout + &stderr)
+}
+
 /// Exit code, standard output and standard error of a command that ends.
 pub fn finish(command: &mut Command) -> (Option<i32>, String, String) {
+    feed(command, "")
+}
+
+fn feed(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
     let command = command
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let child = command.spawn().expect("start the command");
+    let mut child = command.spawn().unwrap_or_else(|error| {
+        let name = command.get_program();
+        panic!("cannot run {name:?}: {error}; tests/run installs what is missing")
+    });
+    // A pipe takes 64 KiB at once, and who does not read is no matter here.
+    assert!(input.len() <= 65_536);
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let pid = Pid::from_child(&child);
     let (ended, end) = std::sync::mpsc::channel();
     thread::spawn(move || ended.send(child.wait_with_output()));

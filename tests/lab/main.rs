@@ -1,6 +1,7 @@
 //! The proof: a real switch, real load, and routers that come and go. Without
-//! `--run` this is a test like any other, at a tenth of production's times; with
-//! it, one experiment at any scale:
+//! `--run` this is a test like any other, at a tenth of production's times, where
+//! what starts HAProxy and hey is ignored unless asked for; with it, one experiment
+//! at any scale:
 //!
 //!     cargo test --release --test lab -- --run phases
 //!
@@ -146,15 +147,11 @@ fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
             Arg::Long("write") => write = true,
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             // What cargo and its users pass to any test.
-            Arg::Long("list") => tests.list = true,
-            Arg::Long("exact") => tests.exact = true,
             Arg::Long("ignored") => tests.ignored = true,
+            Arg::Long("include-ignored") => tests.include_ignored = true,
             Arg::Long("skip") => tests.skip.push(parser.value()?.string()?),
-            Arg::Long("test-threads" | "color" | "format" | "logfile") | Arg::Short('Z') => {
-                parser.value()?;
-            }
-            Arg::Long("nocapture" | "no-capture" | "show-output" | "quiet" | "include-ignored")
-            | Arg::Short('q') => {}
+            Arg::Long("test-threads") => drop(parser.value()?),
+            Arg::Long("nocapture" | "show-output" | "quiet") | Arg::Short('q') => {}
             Arg::Value(filter) => tests.filters.push(filter.string()?),
             other => return Err(other.unexpected()),
         }

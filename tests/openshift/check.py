@@ -1,4 +1,4 @@
-"""What openshift/ promises, read from its files: called by tests/openshift.rs with
+"""What openshift/ promises, read from its files: called by tests/packaging/openshift.rs with
 the Python of target/venv and the program's path in HEALTHPORT.
 
 Kubernetes' own objects are checked against its schemas. Those of OpenShift and of

@@ -1,13 +1,14 @@
 //! The same source gives the same bytes, so that whoever trusts the source can
 //! trust the binary on a node. Built twice, in two folders, with two homes of
 //! cargo's packages, by the README's command.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::common::Folder;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -49,23 +50,22 @@ fn contains(bytes: &[u8], text: &Path) -> bool {
 }
 
 #[test]
+#[ignore = "needs two release builds"]
 fn two_folders_give_the_same_bytes() {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cargo"));
-    let base = env::temp_dir().join(format!("healthport-bytes-{}", std::process::id()));
-    let other_home = base.join("another-home");
-    fs::create_dir(&base).unwrap();
+    let base = Folder::new();
+    let other_home = base.file("another-home");
     symlink(&home, &other_home).unwrap();
 
-    let one = build(&base.join("one"), &home);
-    let two = build(&base.join("two/of/another/length"), &other_home);
-    fs::remove_dir_all(&base).unwrap();
+    let one = build(&base.file("one"), &home);
+    let two = build(&base.file("two/of/another/length"), &other_home);
 
     assert!(one.len() > 100_000, "this is no binary: {}", one.len());
     let difference = one.iter().zip(&two).position(|(one, two)| one != two);
     assert!(one == two, "they differ from byte {difference:?}");
     // Nor does it tell where it was built.
-    for path in [&base, &home, &other_home] {
+    for path in [base.path(), &home, &other_home] {
         assert!(!contains(&one, path), "{path:?} is in the binary");
     }
 }

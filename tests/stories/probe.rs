@@ -1,8 +1,5 @@
 //! What a probe makes of every kind of service: the good, the bad and the mad.
 //! Each ends as an Outcome within the timeout, none as a panic.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
@@ -11,20 +8,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{
+use crate::common::zoo::{GOOD, LATE, Way, ZOO};
+use crate::common::{
     BINARY, NOT_READY, READY, Service, drain, eventually, finish, own_address, read_head,
 };
 use healthport::config::Config;
 use healthport::options;
 use healthport::probe::{Outcome, ProbeResult, Prober};
 
-/// The timeout of a test's probe, and what a noisy machine may add to it. An
-/// endless exchange would take for ever, so the second can be generous.
-const TIMEOUT: Duration = Duration::from_millis(300);
+/// The timeout of a test's probe, unless that is to run out, and what a noisy
+/// machine may add to it. An endless exchange would take for ever, so both can be
+/// generous.
+const TIMEOUT: Duration = Duration::from_secs(2);
 const NOISE: Duration = Duration::from_secs(5);
+/// The arguments of a probe whose timeout is to run out.
+const SHORT: [&str; 2] = ["--timeout", "300ms"];
 
 fn config(args: &[&str]) -> Config {
-    let args = ["--timeout", "300ms"].iter().chain(args);
+    let args = ["--timeout", "2s"].iter().chain(args);
     let (_, config) = options::parse(args.map(Into::into)).expect("a right command line");
     config
 }
@@ -51,26 +52,10 @@ fn answer(bytes: impl AsRef<[u8]>) -> Outcome {
     probe(&service, &[])
 }
 
-/// Keeps sending `part`, one after the other, until the client closes.
-fn endless(head: &'static [u8], part: &'static [u8], pause: Duration) -> Outcome {
-    endless_for(head, part, pause, &[])
-}
-
-fn endless_for(
-    head: &'static [u8],
-    part: &'static [u8],
-    pause: Duration,
-    args: &[&str],
-) -> Outcome {
+/// What a service that answers like this is taken for.
+fn given(way: Way, args: &[&str]) -> Outcome {
     let service = Service::router(own_address());
-    service.does(move |mut stream| {
-        read_head(&mut stream);
-        let mut sent = stream.write_all(head);
-        while sent.is_ok() {
-            sent = stream.write_all(part);
-            thread::sleep(pause);
-        }
-    });
+    service.does(move |mut stream| way.give(&mut stream));
     probe(&service, args)
 }
 
@@ -301,7 +286,7 @@ fn localhost_is_both_loopback_addresses() {
 fn silence_ends_at_the_timeout() {
     let service = Service::router(own_address());
     service.hangs();
-    let outcome = probe(&service, &[]);
+    let outcome = probe(&service, &SHORT);
     assert_eq!(
         (outcome.result, outcome.status),
         (ProbeResult::Timeout, None)
@@ -312,7 +297,7 @@ fn silence_ends_at_the_timeout() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
         drain(&mut stream);
     });
-    assert_eq!(probe(&service, &[]).result, ProbeResult::Timeout);
+    assert_eq!(probe(&service, &SHORT).result, ProbeResult::Timeout);
 }
 
 /// A listener that does not accept and whose backlog is full swallows SYNs.
@@ -327,7 +312,8 @@ fn a_full_backlog_ends_at_the_timeout() {
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
         held.push(stream);
     }
-    let prober = Prober::new(&config(&["--url", &format!("http://{address}/")]));
+    let url = format!("http://{address}/");
+    let prober = Prober::new(&config(&[&SHORT[..], &["--url", &url]].concat()));
     let start = Instant::now();
     let outcome = prober.probe();
     assert_eq!(
@@ -358,7 +344,7 @@ fn localhost_waits_for_the_first_address() {
     let other = Service::new((Ipv6Addr::LOCALHOST, port));
     other.ready();
     let url = format!("http://localhost:{port}/");
-    let outcome = Prober::new(&config(&["--url", &url])).probe();
+    let outcome = Prober::new(&config(&[&SHORT[..], &["--url", &url]].concat())).probe();
     assert_eq!(outcome.sentence, "no connection within 300ms");
     assert_eq!(other.connections(), 0);
 
@@ -382,6 +368,7 @@ fn localhost_waits_for_the_first_address() {
 /// In a network of its own, where the service listens on ::1: it is asked if there
 /// is no way to 127.0.0.1, and not if the system refuses that for another reason.
 #[test]
+#[ignore = "needs unshare, ip and python3"]
 fn localhost_goes_on_only_if_nobody_can_be_there() {
     let script = "
         ip link set lo up
@@ -418,6 +405,7 @@ connect: http://localhost:1936/ cannot connect to 127.0.0.1:1936: Permission den
 /// A service whose port is in the ephemeral range is down, and the kernel takes
 /// that very port as the probe's source port: here there is no other.
 #[test]
+#[ignore = "needs unshare and ip"]
 fn a_probe_that_meets_itself_leaves_nothing() {
     let script = "
         ip link set lo up
@@ -455,28 +443,12 @@ fn a_probe_that_meets_itself_leaves_nothing() {
 /// One byte at a time resets a timeout per read, but not one for the exchange.
 #[test]
 fn drips_end_at_the_timeout() {
-    assert_eq!(
-        endless(b"HTTP/1.1 200 ", b"O", DRIP).result,
-        ProbeResult::Timeout
-    );
-    assert_eq!(
-        endless(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x", DRIP).result,
-        ProbeResult::Timeout
-    );
-    assert_eq!(
-        endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", DRIP).result,
-        ProbeResult::Timeout
-    );
-    assert_eq!(
-        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", DRIP).result,
-        ProbeResult::Timeout
-    );
-    let body = ["--expect-body", "ready"];
+    let body = [&SHORT[..], &["--expect-body", "ready"]].concat();
     for head in [
-        "HTTP/1.1 200 OK\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n",
+        &b"HTTP/1.1 200 OK\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n",
     ] {
-        let outcome = endless_for(head.as_bytes(), b"x", DRIP, &body);
+        let outcome = given(Way::Drip(head, b"x"), &body);
         assert_eq!(
             (outcome.result, outcome.status),
             (ProbeResult::Timeout, Some(200)),
@@ -485,7 +457,7 @@ fn drips_end_at_the_timeout() {
     }
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(
-        endless_for(chunked, b"1\r\nx\r\n", DRIP, &body).result,
+        given(Way::Drip(chunked, b"1\r\nx\r\n"), &body).result,
         ProbeResult::Timeout
     );
 }
@@ -493,78 +465,46 @@ fn drips_end_at_the_timeout() {
 /// As fast as it can: bounded by size or time, whatever comes first.
 #[test]
 fn floods_end() {
-    let flood = |head, part| endless(head, part, Duration::ZERO);
-    assert_eq!(
-        flood(b"HTTP/1.1 200 OK\r\n", b"X-Header: 0123456789\r\n").result,
-        ProbeResult::Protocol
-    );
-    assert_eq!(
-        flood(b"HTTP/1.1 200 OK\r\nX-Long: ", b"xxxxxxxxxxxxxxxx").result,
-        ProbeResult::Protocol
-    );
-    let interim = flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n").result;
+    let interim = given(Way::Flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), &[]).result;
     assert!(
         matches!(interim, ProbeResult::Protocol | ProbeResult::Timeout),
         "{interim}"
     );
-    assert_eq!(
-        flood(b"", b"\r\n\r\n\r\n\r\n").result,
-        ProbeResult::Protocol
-    );
-    assert_eq!(
-        flood(b"", b"xxxxxxxxxxxxxxxx").result,
-        ProbeResult::Protocol
-    );
     let body = ["--expect-body", "ready"];
-    let outcome = endless_for(
-        b"HTTP/1.1 200 OK\r\n\r\n",
-        b"xxxxxxxxxxxxxxxx",
-        Duration::ZERO,
-        &body,
-    );
+    let flood = Way::Flood(b"HTTP/1.1 200 OK\r\n\r\n", b"xxxxxxxxxxxxxxxx");
+    let outcome = given(flood, &body);
     assert_eq!(outcome.result, ProbeResult::Body, "{outcome:?}");
 }
 
 #[test]
-fn what_is_not_http_is_not_an_answer() {
+fn every_animal_of_the_zoo_is_taken_for_what_it_is() {
     let service = Service::router(own_address());
-    service.does(|_| {}); // accepted and closed, the request unread: a reset
-    assert_eq!(probe(&service, &[]).result, ProbeResult::Protocol);
-
-    let not_answers: [&[u8]; 20] = [
-        b"",
-        b"\r\n",
-        b"200 OK\r\n\r\n",
-        b"HTTP/1.1",
-        b"HTTP/1.1 200",
-        b"HTTP/1.1 200 OK",
-        b"HTTP/1.1 200 OK\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n",
-        b"HTTP/1.1 200 OK\r\nNo colon\r\n\r\n",
-        b"HTTP/1.1 2000 OK\r\n\r\n",
-        b"HTTP/1.1 099 OK\r\n\r\n",
-        b"HTTP/1.1 -20 OK\r\n\r\n",
-        b"HTTP/2 200 OK\r\n\r\n",
-        b"HTTP/1.9 200 OK\r\n\r\n",
-        b"<html>ok</html>\n", // HTTP/0.9
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", // an HTTP/2 SETTINGS frame
-        b"\x15\x03\x03\x00\x02\x02\x46",                                 // a TLS alert
-        b"\xff\xfe\xfd\x00\x01garbage\x80",
-        b"SSH-2.0-OpenSSH_9.2\r\n",
-    ];
-    for bytes in not_answers {
-        let outcome = answer(bytes);
-        assert_eq!(
-            outcome.result,
-            ProbeResult::Protocol,
-            "{:?}: {outcome:?}",
-            bytes.escape_ascii().to_string()
+    for (way, sentence) in ZOO {
+        if let Way::Gone = way {
+            continue; // the next tests have nobody there
+        }
+        service.does(move |mut stream| way.give(&mut stream));
+        let args = if sentence == LATE { &SHORT[..] } else { &[] };
+        let outcome = probe(&service, args);
+        assert!(
+            outcome.sentence.starts_with(sentence),
+            "{way:?}: {outcome:?}"
         );
-        assert_eq!(outcome.status, None);
+        let result = match sentence {
+            GOOD => ProbeResult::Ok,
+            LATE => ProbeResult::Timeout,
+            _ if outcome.status.is_some() => ProbeResult::Status,
+            _ => ProbeResult::Protocol,
+        };
+        assert_eq!(outcome.result, result, "{way:?}");
+        let answered = sentence.strip_prefix("answered ");
+        let status = answered.map(|rest| rest[..3].parse().unwrap());
+        assert_eq!(outcome.status, status, "{way:?}");
     }
-    // These say 200, but not as a final answer.
-    assert!(!answer("HTTP/1.1 100 Continue\r\n\r\n").is_good());
+}
+
+#[test]
+fn an_interim_answer_is_not_the_answer() {
     assert!(!answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").is_good());
     // One after an interim answer is.
     assert!(answer(format!("HTTP/1.1 100 Continue\r\n\r\n{READY}")).is_good());
@@ -575,8 +515,6 @@ fn what_is_not_http_is_not_an_answer() {
         .is_good()
     );
     assert!(!answer(format!("HTTP/1.1 100 Continue\r\n\r\n{NOT_READY}")).is_good());
-    // Contradictions in the framing are the body's matter, which nobody reads.
-    assert!(answer("HTTP/1.0 200 OK\r\n\r\n").is_good());
 }
 
 #[test]

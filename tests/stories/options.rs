@@ -1,14 +1,11 @@
 //! The command line against the real binary: what it says it takes, every wrong
 //! value of every option, and what the right ones resolve to.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use common::run;
+use crate::common::run;
 use healthport::config::Config;
 use healthport::options::{ROWS, Row, Takes};
 

@@ -1,16 +1,16 @@
 //! openshift/: the image is built and started with nothing in it but the binary;
 //! the manifests are checked by tests/openshift/check.py.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Healthport, Service, eventually, finish, is_open, own_address, release};
+use crate::common::{
+    Folder, Healthport, Service, eventually, finish, is_open, own_address, release,
+};
 
 #[test]
+#[ignore = "needs target/venv"]
 fn the_manifests_say_what_they_should() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(root.join("target/venv/bin/python"));
@@ -29,17 +29,16 @@ fn the_manifests_say_what_they_should() {
 
 /// Buildah with a store of its own, and the image that it builds.
 struct Image {
-    folder: PathBuf,
+    folder: Folder,
     user: String,
 }
 
 impl Image {
     /// Fails where buildah cannot run: an image that nobody built is not checked.
-    fn build(name: &str) -> Image {
+    fn build() -> Image {
         release();
-        let folder = std::env::temp_dir().join(format!("healthport-image-{name}"));
         let mut image = Image {
-            folder,
+            folder: Folder::new(),
             user: String::new(),
         };
         let output = image.path("rootfs");
@@ -56,7 +55,7 @@ impl Image {
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
+        self.folder.file(name).display().to_string()
     }
 
     fn buildah(&self, args: &[&str]) -> String {
@@ -94,18 +93,13 @@ impl Image {
     }
 }
 
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
 #[test]
+#[ignore = "needs buildah"]
 fn the_image_is_the_binary_and_runs_as_nobody() {
     let address = own_address();
     let service = Service::router(address);
     service.ready();
-    let image = Image::build(&address.to_string());
+    let image = Image::build();
 
     let files: Vec<_> = fs::read_dir(image.path("rootfs"))
         .unwrap()

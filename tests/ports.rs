@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, eventually, is_open, own_address};
+use common::{PATIENCE, eventually, is_open, own_address, proc};
 use healthport::ports::{Ports, State};
 
 /// A lease that does not run out, whatever the machine does.
@@ -44,23 +44,6 @@ fn open(gate: &mut Ports) {
 fn close(gate: &mut Ports) {
     gate.renew();
     assert_eq!(gate.set(false), [State::Closed]);
-}
-
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-fn resident_kib() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Sockets of `address` in a state of /proc/net/tcp: 06 is TIME_WAIT, 0A LISTEN.
@@ -268,13 +251,21 @@ fn a_thousand_cycles_leave_nothing_behind() {
         close(&mut gate);
     };
     (0..100).for_each(|_| cycle(true));
-    let before = (threads(), descriptors()); // perhaps with a helper that ends
-    let memory = resident_kib();
+    let own = std::process::id();
+    let size = || {
+        (
+            proc::status(own, "Threads").unwrap(),
+            proc::descriptors(own).unwrap(),
+        )
+    };
+    let before = size(); // perhaps with a helper that ends
+    let memory = proc::status(own, "VmRSS").unwrap();
     (0..1000).for_each(|number| cycle(number % 10 == 0));
     eventually("no more threads and descriptors", || {
-        threads() <= before.0 && descriptors() <= before.1
+        let now = size();
+        now.0 <= before.0 && now.1 <= before.1
     });
-    let grown = resident_kib().saturating_sub(memory);
+    let grown = proc::status(own, "VmRSS").unwrap().saturating_sub(memory);
     assert!(grown < 256, "{grown} KiB more after 1,000 cycles"); // 0 measured
 }
 

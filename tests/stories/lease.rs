@@ -1,15 +1,12 @@
 //! The lease, for real: a loop that stands still because nobody reads its log
 //! must not leave the port open, whatever becomes of the service meanwhile.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Healthport, Service, eventually, own_address, small_pipe};
+use crate::common::{Healthport, Service, eventually, own_address, small_pipe};
 use rustix::process::Signal;
 
 #[test]

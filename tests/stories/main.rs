@@ -1,0 +1,13 @@
+//! Stories of the running program: a scripted service, the real binary, and what
+//! the port did. One binary, so that they are linked once and run side by side;
+//! each has an address of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod daemon;
+mod lease;
+mod metrics;
+mod options;
+mod probe;
+mod reservation;

@@ -492,13 +492,14 @@ fn serve(client: &TcpStream, profile: Profile, good: impl Fn(&str) -> bool) -> i
             // Every answer ends its connection; the real one keeps it, but none
             // of those who ask here uses a connection twice.
             let mut client = client;
-            return write!(
-                client,
+            // In one piece: a router that is killed has answered, or it has not.
+            let whole = format!(
                 "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
                  X-Content-Type-Options: nosniff\r\nDate: {date}\r\nContent-Length: {}\r\n\
                  Connection: close\r\n\r\n{body}",
                 body.len()
             );
+            return client.write_all(whole.as_bytes());
         }
     }
     Ok(())

@@ -31,19 +31,19 @@ fn own_port() -> u16 {
 /// The soak of the reservation.
 const OPENINGS: usize = 3000;
 
-fn gate(max_age: Duration) -> (Ports, SocketAddr) {
+fn ports(max_age: Duration) -> (Ports, SocketAddr) {
     let address = SocketAddr::new(own_address(), 18898);
     (Ports::new(&[address], max_age), address)
 }
 
-fn open(gate: &mut Ports) {
-    gate.renew();
-    assert_eq!(gate.set(true), [State::Open]);
+fn open(ports: &mut Ports) {
+    ports.renew();
+    assert_eq!(ports.set(true), [State::Open]);
 }
 
-fn close(gate: &mut Ports) {
-    gate.renew();
-    assert_eq!(gate.set(false), [State::Closed]);
+fn close(ports: &mut Ports) {
+    ports.renew();
+    assert_eq!(ports.set(false), [State::Closed]);
 }
 
 /// Sockets of `address` in a state of /proc/net/tcp: 06 is TIME_WAIT, 0A LISTEN.
@@ -65,11 +65,11 @@ fn sockets(address: SocketAddr, state: &str) -> usize {
 #[test]
 fn open_accepts_and_closes_and_closed_refuses() {
     let _alone = alone();
-    let (mut gate, address) = gate(LONG);
+    let (mut ports, address) = ports(LONG);
     assert!(!is_open(address));
     for _ in 0..3 {
-        open(&mut gate);
-        open(&mut gate); // every cycle sets it again
+        open(&mut ports);
+        open(&mut ports); // every cycle sets it again
         let mut stream = TcpStream::connect(address).expect("the port is open");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(
@@ -77,10 +77,10 @@ fn open_accepts_and_closes_and_closed_refuses() {
             0,
             "accepted and closed at once"
         );
-        close(&mut gate);
+        close(&mut ports);
         assert!(!is_open(address));
         assert_eq!(sockets(address, "0A"), 0, "no listening socket");
-        close(&mut gate);
+        close(&mut ports);
     }
 }
 
@@ -89,7 +89,7 @@ fn open_accepts_and_closes_and_closed_refuses() {
 #[test]
 fn closing_holds_under_a_storm() {
     let _alone = alone();
-    let (mut gate, address) = gate(LONG);
+    let (mut ports, address) = ports(LONG);
     let (cycle, over) = (
         Arc::new(AtomicUsize::new(0)),
         Arc::new(AtomicBool::new(false)),
@@ -113,13 +113,13 @@ fn closing_holds_under_a_storm() {
     let clients: Vec<_> = (0..8).map(client).collect();
     let mut slowest = Duration::ZERO;
     for _ in 0..50 {
-        open(&mut gate);
+        open(&mut ports);
         let enough = accepted.load(Ordering::SeqCst) + 20;
         eventually("connects to the open port", || {
             accepted.load(Ordering::SeqCst) > enough
         });
         let start = Instant::now();
-        close(&mut gate);
+        close(&mut ports);
         slowest = slowest.max(start.elapsed());
         cycle.fetch_add(1, Ordering::SeqCst);
         for _ in 0..5 {
@@ -143,20 +143,20 @@ fn closing_holds_under_a_storm() {
 #[test]
 fn opens_at_once_with_hundreds_in_time_wait() {
     let _alone = alone();
-    let (mut gate, address) = gate(LONG);
-    open(&mut gate);
+    let (mut ports, address) = ports(LONG);
+    open(&mut ports);
     for _ in 0..400 {
         let mut stream = TcpStream::connect(address).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0); // closed by the port first
     }
     eventually("hundreds in TIME_WAIT", || sockets(address, "06") >= 300);
-    close(&mut gate);
+    close(&mut ports);
     assert!(!is_open(address));
     assert!(sockets(address, "06") >= 300);
-    open(&mut gate);
+    open(&mut ports);
     assert!(is_open(address));
     // The next process finds them too, and nobody else gets the port for that.
-    drop(gate);
+    drop(ports);
     let mut next = Ports::new(&[address], LONG);
     close(&mut next);
     assert!(sockets(address, "06") >= 300);
@@ -176,8 +176,8 @@ fn opens_at_once_with_hundreds_in_time_wait() {
 fn thousands_of_openings_under_clients_and_thieves() {
     let _alone = alone();
     let address = SocketAddr::new(own_address(), own_port());
-    let mut gate = Ports::new(&[address], LONG);
-    close(&mut gate);
+    let mut ports = Ports::new(&[address], LONG);
+    close(&mut ports);
     let counters: [AtomicUsize; 5] = Default::default();
     let [cycle, connects, lies, attempts, thefts] = &counters;
     let over = AtomicBool::new(false);
@@ -213,13 +213,13 @@ fn thousands_of_openings_under_clients_and_thieves() {
         }
         let mut failed = Vec::new();
         for _ in 0..OPENINGS {
-            gate.renew();
-            let ports = gate.set(true);
-            if ports != [State::Open] {
-                failed.push(ports);
+            ports.renew();
+            let states = ports.set(true);
+            if states != [State::Open] {
+                failed.push(states);
             }
             thread::sleep(Duration::from_micros(200));
-            close(&mut gate);
+            close(&mut ports);
             cycle.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_micros(200));
             cycle.fetch_add(1, Ordering::SeqCst);
@@ -237,18 +237,18 @@ fn thousands_of_openings_under_clients_and_thieves() {
     println!("{OPENINGS} openings, {connects} connects, {attempts} attempts to take the port");
     assert_eq!((count(lies), count(thefts)), (0, 0), "lies, thefts");
     assert!(connects > OPENINGS / 10 && attempts > OPENINGS);
-    open(&mut gate);
+    open(&mut ports);
     assert!(is_open(address));
 }
 
 #[test]
 fn a_thousand_cycles_leave_nothing_behind() {
     let _alone = alone();
-    let (mut gate, address) = gate(LONG);
+    let (mut ports, address) = ports(LONG);
     let mut cycle = |connect: bool| {
-        open(&mut gate);
+        open(&mut ports);
         assert!(!connect || is_open(address));
-        close(&mut gate);
+        close(&mut ports);
     };
     (0..100).for_each(|_| cycle(true));
     let own = std::process::id();
@@ -272,11 +272,11 @@ fn a_thousand_cycles_leave_nothing_behind() {
 #[test]
 fn a_port_of_another_program_is_said_and_tried_again() {
     let _alone = alone();
-    let (mut gate, address) = gate(LONG);
+    let (mut ports, address) = ports(LONG);
     let other = TcpListener::bind(address).unwrap();
-    gate.renew();
+    ports.renew();
     for _ in 0..3 {
-        let [State::Failed(sentence)] = &gate.set(true)[..] else {
+        let [State::Failed(sentence)] = &ports.set(true)[..] else {
             panic!("opened")
         };
         assert_eq!(
@@ -285,7 +285,7 @@ fn a_port_of_another_program_is_said_and_tried_again() {
         );
     }
     drop(other);
-    open(&mut gate);
+    open(&mut ports);
 }
 
 #[test]
@@ -293,18 +293,18 @@ fn several_addresses_open_together_and_fail_alone() {
     let _alone = alone();
     let addresses = [1, 2, 3].map(|_| SocketAddr::new(own_address(), 18898));
     let other = TcpListener::bind(addresses[1]).unwrap();
-    let mut gate = Ports::new(&addresses, LONG);
-    gate.renew();
-    let ports = gate.set(true);
+    let mut ports = Ports::new(&addresses, LONG);
+    ports.renew();
+    let states = ports.set(true);
     assert!(
-        matches!(ports[..], [State::Open, State::Failed(_), State::Open]),
-        "{ports:?}"
+        matches!(states[..], [State::Open, State::Failed(_), State::Open]),
+        "{states:?}"
     );
     assert!(is_open(addresses[0]) && is_open(addresses[2]));
     drop(other);
-    assert_eq!(gate.set(true), [State::Open, State::Open, State::Open]);
+    assert_eq!(ports.set(true), [State::Open, State::Open, State::Open]);
     assert_eq!(
-        gate.set(false),
+        ports.set(false),
         [State::Closed, State::Closed, State::Closed]
     );
     assert!(addresses.iter().all(|&address| !is_open(address)));
@@ -315,16 +315,16 @@ fn a_lease_that_is_not_renewed_closes_every_port() {
     let _alone = alone();
     let max_age = Duration::from_secs(2);
     let addresses = [1, 2].map(|_| SocketAddr::new(own_address(), 18898));
-    let mut gate = Ports::new(&addresses, max_age);
-    assert!(gate.renew(), "nothing was open");
+    let mut ports = Ports::new(&addresses, max_age);
+    assert!(ports.renew(), "nothing was open");
     let start = Instant::now();
-    gate.set(true);
+    ports.set(true);
     // Renewed: open for longer than the lease, whoever connects. Not as fast as
     // possible: a SYN that finds the backlog full is sent again a second later.
     let mut last = start;
     while start.elapsed() < max_age + max_age / 2 {
         last = Instant::now();
-        assert!(gate.renew());
+        assert!(ports.renew());
         assert!(addresses.iter().all(|&address| is_open(address)));
         thread::sleep(Duration::from_millis(5));
     }
@@ -334,9 +334,9 @@ fn a_lease_that_is_not_renewed_closes_every_port() {
     assert!(last.elapsed() >= max_age, "too early: {:?}", last.elapsed());
     assert_eq!(sockets(addresses[0], "0A"), 0);
     // The loop is back: it is told so once, and may open again.
-    assert!(!gate.renew());
-    assert!(gate.renew());
-    assert_eq!(gate.set(true), [State::Open, State::Open]);
+    assert!(!ports.renew());
+    assert!(ports.renew());
+    assert_eq!(ports.set(true), [State::Open, State::Open]);
     assert!(is_open(addresses[0]));
 }
 
@@ -344,18 +344,18 @@ fn a_lease_that_is_not_renewed_closes_every_port() {
 fn a_lease_that_ran_out_unnoticed_counts_as_run_out() {
     let _alone = alone();
     // So short that the loop may be back before the helper has looked.
-    let (mut gate, address) = gate(Duration::from_nanos(1));
-    gate.renew();
-    gate.set(true);
-    assert!(!gate.renew());
+    let (mut ports, address) = ports(Duration::from_nanos(1));
+    ports.renew();
+    ports.set(true);
+    assert!(!ports.renew());
     assert!(!is_open(address));
 }
 
 #[test]
 fn dropping_the_gate_closes_the_port() {
     let _alone = alone();
-    let (mut gate, address) = gate(LONG);
-    open(&mut gate);
-    drop(gate);
+    let (mut ports, address) = ports(LONG);
+    open(&mut ports);
+    drop(ports);
     assert!(!is_open(address));
 }

@@ -384,22 +384,19 @@ fn localhost_goes_on_only_if_nobody_can_be_there() {
             \"$1\" --once --url http://localhost:1936/ || true
             ip rule del pref 5
         done";
-    let mut command = Command::new("unshare");
-    command.args([
-        "--map-root-user",
-        "--net",
-        "sh",
-        "-euc",
-        script,
-        "sh",
-        BINARY,
-    ]);
-    let (code, stdout, stderr) = finish(&mut command);
+    let (code, stdout, stderr) = in_a_network_of_its_own(script);
     let wanted = "\
 ok: http://localhost:1936/ answered 200
 connect: http://localhost:1936/ cannot connect to 127.0.0.1:1936: Permission denied (os error 13)
 ";
     assert_eq!((code, stdout.as_str()), (Some(0), wanted), "{stderr}");
+}
+
+/// Runs a shell script whose first argument is the program.
+fn in_a_network_of_its_own(script: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--net", "sh", "-euc", script]);
+    finish(command.args(["sh", BINARY]))
 }
 
 /// A service whose port is in the ephemeral range is down, and the kernel takes
@@ -414,17 +411,7 @@ fn a_probe_that_meets_itself_leaves_nothing() {
             \"$1\" --once --url \"http://$host:41000/\" || true
         done
         cat /proc/net/tcp /proc/net/tcp6";
-    let mut command = Command::new("unshare");
-    command.args([
-        "--map-root-user",
-        "--net",
-        "sh",
-        "-euc",
-        script,
-        "sh",
-        BINARY,
-    ]);
-    let (code, stdout, stderr) = finish(&mut command);
+    let (code, stdout, stderr) = in_a_network_of_its_own(script);
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
     let lines: Vec<_> = stdout.lines().collect();
     for (line, address) in lines.iter().zip(["127.0.0.1", "[::1]", "127.0.0.1"]) {

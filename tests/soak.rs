@@ -5,7 +5,7 @@
 //! comes every answer once, so that what is touched for the first time is not
 //! taken for growth, then the dice choose.
 //!
-//! Half an hour, as in the README:
+//! Half an hour, as in tests/bench/README.md:
 //!
 //!     SOAK_SECONDS=1800 cargo test --release --test soak -- --ignored --nocapture
 //!

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Installs healthport into this host by the README's own commands, plays the
+# Installs healthport into this host by the own commands of systemd/README.md, plays the
 # services, the switch and a stranger, and shows that the unit does what the man
 # page says. Prints one line per finding; the exit status is 0 if all are ok.
 #
 # usage: tests/systemd.sh [CHECKOUT]     as root, on a scratch host
 #
-# CHECKOUT (by default the one this script is in) must hold README.md, man,
+# CHECKOUT (by default the one this script is in) must hold man,
 # systemd and the binary that is to be tried, target/release/healthport. The host
 # needs systemd as PID 1, python3, iproute2, nftables and procps: Debian 13 or
 # later, or RHEL 9. It takes about three minutes and leaves the host as it was.
@@ -20,7 +20,7 @@ refuse() { echo "tests/systemd.sh: $*" >&2; exit 2; }
 for tool in python3:python3 ip:iproute2 nft:nftables pgrep:procps; do
   command -v "${tool%:*}" >/dev/null || refuse "${tool%:*} is missing, first: apt-get install ${tool#*:}"
 done
-for file in README.md man/healthport.8 systemd/healthport@.service target/release/healthport; do
+for file in systemd/README.md man/healthport.8 systemd/healthport@.service target/release/healthport; do
   [[ -e $checkout/$file ]] || refuse "$checkout/$file is missing (cargo build --release --locked makes the binary)"
 done
 for path in $binary /etc/healthport /etc/systemd/system/healthport@.service; do
@@ -140,10 +140,10 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-# The code block number N under "## Install" of the README.
+# The code block number N of systemd/README.md.
 block() {
-  awk -v wanted="$1" '/^## / { here = $0 == "## Install" } !here { next }
-    /^```/ { inside = !inside; number += inside; next } inside && number == wanted' "$checkout/README.md"
+  awk -v wanted="$1" '/^```/ { inside = !inside; number += inside; next } inside && number == wanted' \
+    "$checkout/systemd/README.md"
 }
 # Runs such commands as they stand, with this host as the far end of ssh.
 play() {

@@ -1,4 +1,4 @@
-//! Tables as they go into the README.
+//! Tables as they go into README.md.
 
 /// A line of a table in Markdown.
 pub fn row(cells: &[String]) {

@@ -1,8 +1,9 @@
-//! The README and the man page, held against the program. Apart from the stories:
+//! The pages and the man page, held against the program. Apart from the stories:
 //! the README's first command takes port 18898 on every address.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
 mod common;
 mod man;
+mod pages;
 mod readme;

@@ -57,21 +57,6 @@ fn every_test_is_run() {
     assert!(files > 20, "{files} files");
 }
 
-/// Every option named anywhere in the README exists.
-#[test]
-fn the_options_exist() {
-    let words = README.split(|c: char| c.is_whitespace() || "`(),'\"".contains(c));
-    let commands = README.lines().filter(|line| line.contains("healthport --"));
-    assert!(commands.count() > 0);
-    for option in ["--drain-file", "--check-config", "--url", "--help"] {
-        assert!(
-            words.clone().any(|word| word == option),
-            "{option} is not named any more"
-        );
-        assert!(healthport::options::help().contains(option));
-    }
-}
-
 #[test]
 #[ignore = "needs haproxy"]
 fn the_switch_accepts_its_stanza() {

@@ -47,7 +47,7 @@ WHAT is phase-1, phase-2, phase-3, phase-4, phases (all four), matrix, timeline
   --rate N       requests per second of each hey [no limit; matrix: 50,
                  timeline: 100]
   --requests N   answers that end phase 4 [1000000]
-  --write        put the tables into README.md, the picture into tests/lab/
+  --write        put the tables into the pages, the picture into tests/lab/
 
 Without --run: the tests, with cargo's own options.
 ";
@@ -218,16 +218,12 @@ fn phases(run: &Run, number: Option<u32>, setup: &Setup) -> Result<ExitCode> {
         if !list.is_empty() {
             println!("failed requests, in real seconds:\n{list}");
         }
-        if run.write && phase.number == 4 {
-            let text = format!("```console\n$ {command}\n{}\n```\n", phase.summary.text);
-            report::put("million", &text)?;
-        }
         done.push(phase);
     }
     let table = report::phases(&done, run.scale);
     println!("{table}");
     if run.write && number.is_none() {
-        report::put("phases", &table)?;
+        report::put("README.md", "phases", &table)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -295,7 +291,7 @@ fn matrix(run: &Run, setup: &Setup) -> Result<ExitCode> {
     let table = report::matrix(&outcomes);
     println!("\n{table}");
     if run.write && run.event.is_none() {
-        report::put("matrix", &table)?;
+        report::put("tests/lab/README.md", "matrix", &table)?;
     }
     let worse = report::worse_than_http(&outcomes, run.scale);
     for (outcome, failure) in &worse {

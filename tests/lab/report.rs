@@ -1,4 +1,4 @@
-//! Results in words: tables, lists of failed requests, and the README that they
+//! Results in words: tables, lists of failed requests, and the pages that they
 //! are put into. Pure, except for [`put`].
 
 use std::fmt::Write;
@@ -184,13 +184,14 @@ pub fn worse_than_http(outcomes: &[Outcome], scale: Scale) -> Vec<(&Outcome, &Fa
 }
 
 /// Replaces what stands between the markers `<!-- NAME -->` and `<!-- /NAME -->`
-/// of the README.
-pub fn put(name: &str, text: &str) -> Result<()> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+/// of a page.
+pub fn put(page: &str, name: &str, text: &str) -> Result<()> {
+    let path = format!("{}/{page}", env!("CARGO_MANIFEST_DIR"));
     let failed = |error| format!("cannot rewrite {path}: {error}");
-    let readme = fs::read_to_string(path).map_err(failed)?;
-    let readme = between(&readme, name, text).ok_or(format!("{path} has no place for {name}"))?;
-    fs::write(path, readme).map_err(failed)
+    let document = fs::read_to_string(&path).map_err(failed)?;
+    let document =
+        between(&document, name, text).ok_or(format!("{path} has no place for {name}"))?;
+    fs::write(&path, document).map_err(failed)
 }
 
 pub fn between(document: &str, name: &str, text: &str) -> Option<String> {

@@ -324,21 +324,18 @@ fn between(_: &Arc<AtomicBool>) -> Result<()> {
 }
 
 fn documented(_: &Arc<AtomicBool>) -> Result<()> {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("README.md");
     let mark = "--test lab -- ";
     let commands: Vec<_> = readme
         .lines()
         .filter_map(|line| line.split_once(mark))
         .collect();
-    assert!(
-        !commands.is_empty(),
-        "the README has no command with {mark}"
-    );
+    assert!(!commands.is_empty(), "the page has no command with {mark}");
     for (_, args) in commands {
         let args = args.split('#').next().unwrap_or_default();
         let args = args.trim_end_matches(['`', '.', ' ']).split_whitespace();
         if let Err(error) = parse(args.map(Into::into)) {
-            return Err(format!("README.md: {error}"));
+            return Err(format!("tests/lab/README.md: {error}"));
         }
     }
     for option in [

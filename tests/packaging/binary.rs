@@ -332,7 +332,7 @@ fn the_run_time_packages_are_these_and_no_others() {
     assert_eq!(found, allowed);
 
     // The README's table has them in these versions, with these licences.
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../bench/README.md");
     for line in tree.lines() {
         let words: Vec<_> = line
             .split(' ')
@@ -342,7 +342,7 @@ fn the_run_time_packages_are_these_and_no_others() {
         let row = format!("| {name} {version} | {} |", words[2..].join(" "));
         assert!(
             readme.contains(&row),
-            "not in README.md: {row}; see tests/inside.sh"
+            "not in tests/bench/README.md: {row}; see tests/inside.sh"
         );
     }
 }

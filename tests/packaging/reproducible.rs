@@ -14,7 +14,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The README's command for a build whose bytes can be compared.
 fn build_command() -> String {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let readme = fs::read_to_string(Path::new(ROOT).join("systemd/README.md")).unwrap();
     let mut lines = readme.lines();
     let line = lines.find(|line| line.starts_with("cargo build") && line.contains("remap-path"));
     line.expect("the README has no such command").to_string()

@@ -177,7 +177,7 @@ fn the_kernel_reserves_the_ports() {
 #[test]
 fn the_options_in_the_documents() {
     for (document, text) in [
-        ("README.md", read("README.md")),
+        ("systemd/README.md", read("systemd/README.md")),
         (
             "healthport.8",
             read("man/healthport.8").replace("\\e", "\\"),
@@ -218,9 +218,8 @@ fn nftables_takes_the_rules() {
 /// it, readable for everybody and owned by root.
 #[test]
 fn the_readme_packs_what_is_needed() {
-    let readme = read("README.md");
-    let (_, install) = readme.split_once("\n## Install\n").unwrap();
-    let block = install.split("```").nth(1).unwrap();
+    let readme = read("systemd/README.md");
+    let block = readme.split("```").nth(1).unwrap();
     let commands: Vec<_> = block
         .lines()
         .skip(1)

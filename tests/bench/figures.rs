@@ -10,6 +10,7 @@ mod common;
 mod cost;
 mod floor;
 mod interval;
+mod peers;
 mod reaction;
 mod scale;
 mod storm;
@@ -18,12 +19,15 @@ mod table;
 
 use std::{env, fs};
 
-const SECTIONS: [(&str, fn()); 5] = [
+/// Needs a program that no package has, so only when asked for.
+const PEERS: &str = "peers";
+const SECTIONS: [(&str, fn()); 6] = [
     ("reaction", reaction::print),
     ("interval", interval::print),
     ("cost", cost::print),
     ("storm", storm::print),
     ("scale", scale::print),
+    (PEERS, peers::print),
 ];
 
 fn main() {
@@ -39,7 +43,7 @@ fn main() {
     }
     subject::check_tools();
     for (name, print) in SECTIONS {
-        if args.is_empty() || args.iter().any(|arg| arg == name) {
+        if (args.is_empty() && name != PEERS) || args.iter().any(|arg| arg == name) {
             let load = fs::read_to_string("/proc/loadavg").unwrap();
             let load = load.split(' ').next().unwrap();
             println!("\n## {name} (load average before: {load})\n");

@@ -111,7 +111,8 @@ impl Subject {
         Subject::run(Kind::Healthport, command, ports)
     }
 
-    fn run(kind: Kind, mut command: Command, ports: Vec<SocketAddr>) -> Subject {
+    /// With a command of its own.
+    pub fn run(kind: Kind, mut command: Command, ports: Vec<SocketAddr>) -> Subject {
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("start what is measured");
         Subject { kind, child, ports }

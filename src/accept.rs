@@ -1,16 +1,16 @@
-//! What the helpers of the port and the responder of /metrics have in common: how
-//! many connections may wait for them, and what accept(2) says in passing.
+//! What the port's helpers and the /metrics responder share: the listen backlog, and
+//! which errors of accept(2) are transient.
 
 use std::io;
 
-/// How many connections may wait to be accepted; the kernel caps it at
-/// net.core.somaxconn, which is 4096 by default. With the 128 of `std`, of 1,000
-/// checks at the same moment one in four waited a second for another SYN.
+/// How many connections may wait to be accepted. The kernel caps it at
+/// net.core.somaxconn, which is 4096 by default. With the 128 of `std`, one in four of
+/// 1,000 simultaneous checks waited a second to send its SYN again.
 pub const BACKLOG: i32 = 4096;
 
-/// Whether an error of `accept` says nothing about the listener: the wait is
-/// over, or the connection was lost before it was accepted (accept(2), "Error
-/// handling": treat the network errors of the new socket like EAGAIN).
+/// Whether an error of `accept` says nothing about the listener: the wait ended, or the
+/// connection was lost before it was accepted (accept(2), "Error handling": treat
+/// network errors of the new socket like EAGAIN).
 pub fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use ureq::http::{HeaderName, HeaderValue, Method, Uri};
 
-/// The settings, each named as its option; `Config::default()` are the defaults.
+/// The settings, each named after its option. `Config::default()` holds the defaults.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// --url: http, with a host, without user information.
@@ -33,7 +33,7 @@ pub struct Config {
     pub expect_body: Option<String>,
     /// --method.
     pub method: Method,
-    /// --header, in their order.
+    /// --header, in the order given.
     pub header: Vec<(HeaderName, HeaderValue)>,
     /// --drain-file.
     pub drain_file: Option<PathBuf>,
@@ -52,12 +52,14 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 18898))],
             interval: Duration::from_secs(1),
             fast_interval: None,
-            // A router with 10,000 routes that is ready answers after up to 1.9 s while it
-            // writes its configuration, and one whose HAProxy hangs says so after 2 s.
+            // A ready router with 10,000 routes takes up to 1.9 s to answer while it
+            // writes its configuration. A router whose HAProxy hangs reports that after
+            // 2 s.
             timeout: Duration::from_secs(3),
             rise: 1,
-            // All routers write their configurations at the same moment: one late
-            // answer is no reason to leave, least of all for every node at once.
+            // All routers write their configurations at the same moment. One late
+            // answer must not take a node out of service, least of all every node at
+            // once.
             fall: 2,
             expect_status: StatusList(vec![200..=200]),
             expect_body: None,
@@ -72,52 +74,53 @@ impl Default for Config {
 }
 
 impl Config {
-    /// From start to start of two probes while a change is being counted. By default
-    /// ten a second: they cost a router 1 % of a core (0.95 ms each, measured).
+    /// The time between the starts of two probes while a change is being counted. The
+    /// default of ten a second costs a router 1 % of a core (0.95 ms each, measured).
     pub fn fast_interval(&self) -> Duration {
         let default = self.interval.min(Duration::from_millis(100));
         self.fast_interval.unwrap_or(default)
     }
 
-    /// How long an open port outlives the last probe. Two probes end at most interval
-    /// + timeout apart: by default the loop may stand still for as long again.
+    /// How long an open port outlives the last probe. Two probes end at most interval +
+    /// timeout apart, so by default the loop may stall for as long again.
     pub fn max_age(&self) -> Duration {
         let default = 2 * (self.interval + self.timeout);
         self.max_age.unwrap_or(default)
     }
 
-    /// The longest time from the service's first bad answer to a closed port, if
-    /// each answer takes `probe`.
+    /// The longest time from the moment the service turns bad to a closed port, if each
+    /// answer takes `probe`.
     pub fn closes_after_bad(&self, probe: Duration) -> Duration {
         self.counts(self.fall, probe, probe)
     }
 
-    /// The longest time from the service's last sign of life to a closed port, if
-    /// the answers before took `probe`.
+    /// The longest time from the moment the service hangs to a closed port, if its
+    /// answers until then took `probe`.
     pub fn closes_after_hang(&self, probe: Duration) -> Duration {
         self.counts(self.fall, probe, self.timeout)
     }
 
-    /// The longest time from the service's first good answer to an open port, if
-    /// each answer takes `probe`.
+    /// The longest time from the moment the service turns good to an open port, if each
+    /// answer takes `probe`.
     pub fn opens_after(&self, probe: Duration) -> Duration {
         self.counts(self.rise, probe, probe)
     }
 
-    /// How long `count` equal results take: the change comes just after a probe that
-    /// takes `before`, the probes that count it take `probe` each. A probe that takes
-    /// longer than the interval, fast or not, is followed by the next at once.
+    /// How long `count` equal results take if the service changes just after a probe
+    /// that took `before`, and each probe that counts the change takes `probe`. A probe
+    /// that takes longer than its interval, fast or not, is followed at once by the
+    /// next.
     fn counts(&self, count: u32, before: Duration, probe: Duration) -> Duration {
         self.interval.max(before) + (count - 1) * self.fast_interval().max(probe) + probe
     }
 
-    /// The listening addresses as one word list.
+    /// The listening addresses as a comma-separated list.
     pub fn ports(&self) -> String {
         let list: Vec<_> = self.listen.iter().map(SocketAddr::to_string).collect();
         list.join(", ")
     }
 
-    /// The worst cases in words, as --check-config ends.
+    /// The worst-case times in words, with which --check-config ends.
     pub fn worst_cases(&self) -> String {
         format!(
             "\

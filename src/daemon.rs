@@ -1,8 +1,9 @@
-//! The loop: probe, decide, set the port, then tell. It runs over the [`World`],
-//! so that a test can script service, clock and port; [`Host`] is the real one.
+//! The loop: probe, decide, set the port, then report. It acts through the [`World`]
+//! trait, so that a test can script the service, the clock and the port; [`Host`] is
+//! the real world.
 //!
-//! The port always comes first: nothing that can block (a log line, a datagram)
-//! stands between the verdict and the port.
+//! The port always comes first: nothing that can block (a log line, a datagram) stands
+//! between the verdict and the port.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use crate::signals::{Signals, Wake};
 /// The facts of one cycle of the loop.
 #[derive(Debug)]
 pub struct Cycle<'a> {
-    /// Time since the start.
+    /// Time since the program started.
     pub now: Duration,
     /// How long the probe took.
     pub took: Duration,
@@ -31,11 +32,11 @@ pub struct Cycle<'a> {
     pub outcome: &'a Outcome,
     /// The verdict, after rise and fall.
     pub up: bool,
-    /// How many probes in a row speak for another verdict, and how many it takes.
+    /// How many probes in a row contradict the verdict, and how many change it.
     pub progress: (u32, u32),
     /// Why the port is drained, if it is.
     pub drained: Option<&'a str>,
-    /// Whether the lease had run out.
+    /// Whether the lease had expired.
     pub lapsed: bool,
     /// The ports as they are now, in the order of --listen.
     pub ports: &'a [State],
@@ -43,7 +44,7 @@ pub struct Cycle<'a> {
 
 /// Everything the loop does that is not a decision.
 pub trait World {
-    /// Time since some start; it never goes back.
+    /// Time since some start; it never goes backwards.
     fn now(&self) -> Duration;
     /// One probe, within --timeout.
     fn probe(&mut self) -> Outcome;
@@ -63,13 +64,13 @@ pub trait World {
     fn sleep(&mut self, time: Duration) -> Wake;
 }
 
-/// Translates until a signal stops it. `watchdog` is [`Notify::watchdog`].
+/// Runs until a signal stops it. `watchdog` is [`Notify::watchdog`].
 pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) {
     let mut health = Health::new(config.rise, config.fall);
     let mut reporter = Reporter::new(config);
     let mut updates = Updates::new(watchdog);
     world.log(Level::Info, &reporter.start());
-    // A probe comes on top of the quarter that may pass between two keep-alives.
+    // Keep-alives are up to WatchdogSec / 4 apart, plus one probe of up to --timeout.
     if watchdog.is_some_and(|watchdog| watchdog * 3 / 4 <= config.timeout) {
         world.log(
             Level::Warn,
@@ -77,7 +78,7 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
         );
     }
 
-    // Reserves the port. What the system refuses need not wait for a probe.
+    // Reserve the port. If the system refuses, say so before the first probe.
     for (level, line) in reporter.refused(&world.set_port(false)) {
         world.log(level, &line);
     }
@@ -97,8 +98,8 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
         let up = health.observe(outcome.is_good());
         let ports = world.set_port(up && drained.is_none());
 
-        // The port is what it must be. From here on anything may block: the
-        // lease closes the port if it takes too long.
+        // The port is as it must be. From here on anything may block: if it takes too
+        // long, the lease expires and the port closes.
         let cycle = Cycle {
             now: world.now(),
             took,
@@ -119,8 +120,8 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
             &format!("probe: {}: {}", outcome.result, outcome.sentence),
         );
 
-        // Start to start, without drift; a probe that overran is followed at
-        // once by one next probe, not by all that were missed.
+        // Probes start one pace apart, without drift. A probe that overran is followed
+        // at once by one probe, not by all that were missed.
         let pace = match health.progress() {
             (0, _) => config.interval,
             _ => config.fast_interval(),
@@ -135,7 +136,7 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
             }
             Wake::Stop(signal) => {
                 world.set_port(false);
-                // Not worth a word if systemd does not hear it: it sent the signal.
+                // If this fails it is not worth a log line: systemd sent the signal.
                 let _ = world.notify("STOPPING=1\nSTATUS=stopping");
                 let account = reporter.account(world.now());
                 world.log(
@@ -148,7 +149,7 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
     }
 }
 
-/// Sleeps until `due`, in pieces if the watchdog needs a keep-alive before.
+/// Sleeps until `due`, in pieces if the watchdog needs keep-alives meanwhile.
 fn sleep_until(world: &mut impl World, due: Duration, updates: &mut Updates, status: &str) -> Wake {
     loop {
         let now = world.now();
@@ -182,7 +183,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Takes the parts; opens nothing.
+    /// Assembles the parts; opens nothing.
     pub fn new(config: &Config, notify: Notify, signals: Signals) -> Host {
         let ports = Ports::new(&config.listen, config.max_age());
         Host {
@@ -196,7 +197,7 @@ impl Host {
         }
     }
 
-    /// The counters, to serve them.
+    /// The counters, for the responder.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
     }
@@ -216,7 +217,7 @@ impl World for Host {
         match path.try_exists() {
             Ok(false) => None,
             Ok(true) => Some(format!("drained, {path:?} exists")),
-            // When in doubt the port is closed.
+            // When in doubt, close the port.
             Err(error) => Some(format!("drained, cannot look for {path:?}: {error}")),
         }
     }

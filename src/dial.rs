@@ -1,10 +1,10 @@
-//! From the URL's host to a connection: which addresses, in which order, and what
-//! to say if none of them answers. Errors that are made here are about the
-//! connection; ureq's own, later ones, are about the answer.
+//! From the URL's host to a connection: which addresses, in which order, and what to
+//! report if none of them answers. Errors made here are about the connection; ureq's
+//! own errors come later and are about the answer.
 //!
-//! Names are not looked up. A static glibc loads the host's NSS modules for a
-//! name and can die of it (SIGFPE with `hosts: files dns myhostname` on a host
-//! with a newer glibc), and a health check that depends on DNS is a check of DNS.
+//! Names are not looked up. To look up a name, a static glibc loads the host's NSS
+//! modules, and can die of it (SIGFPE with `hosts: files dns myhostname` on a host with
+//! a newer glibc). And a health check that depends on DNS is a check of DNS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -17,9 +17,9 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Timeout};
 
-/// The addresses of the URL's host, in the order in which they are tried; nothing
-/// if it is neither an IP address nor `localhost`, which is both loopback
-/// addresses (RFC 6761), as services listen on one, the other, or both
+/// The addresses of the URL's host, in the order in which they are tried. None if the
+/// host is neither an IP address nor `localhost`. `localhost` stands for both loopback
+/// addresses (RFC 6761), since services listen on one, the other, or both
 /// (openshift/origin#7432).
 pub fn addresses(url: &Uri) -> Option<Vec<SocketAddr>> {
     let (host, port) = (url.host()?, url.port_u16().unwrap_or(80));
@@ -39,7 +39,7 @@ pub fn addresses(url: &Uri) -> Option<Vec<SocketAddr>> {
     Some(vec![(address, port).into()])
 }
 
-/// [`addresses`] for ureq. Its own resolver calls getaddrinfo.
+/// [`addresses`] for ureq, whose own resolver calls getaddrinfo.
 #[derive(Debug)]
 pub struct Addresses;
 
@@ -58,11 +58,11 @@ impl Resolver for Addresses {
     }
 }
 
-/// Connects to the first address with all the time there is, and to the next only
-/// if nobody can be there. ureq's own connector gives each a share (one lost SYN,
-/// and half of --timeout failed a healthy service), reports the last error (where
-/// there is no IPv6, "Address family not supported" for a service that is down on
-/// 127.0.0.1), and does not show its socket.
+/// Gives the first address all the time there is, and tries the next only if nothing
+/// can be listening on the first. ureq's own connector gives each address a share of
+/// the time (one lost SYN, and half of --timeout failed a healthy service), reports the
+/// last error (without IPv6, "Address family not supported" for a service that is down
+/// on 127.0.0.1), and does not expose its socket.
 #[derive(Debug)]
 pub struct Dial;
 
@@ -96,10 +96,10 @@ impl Connector for Dial {
     }
 }
 
-/// Connects to one address. The error comes with whether that address has nobody
-/// for sure: refused, or no way there.
+/// Connects to one address. The flag beside an error says whether certainly nothing
+/// listens there: the address refused, or there is no route to it.
 fn connect(address: SocketAddr, left: Duration) -> Result<TcpStream, (Error, bool)> {
-    // `connect_timeout` calls a timeout of zero invalid.
+    // `connect_timeout` rejects a timeout of zero.
     if left.is_zero() {
         return Err((Error::Timeout(Timeout::Connect), false));
     }
@@ -127,16 +127,16 @@ fn connect(address: SocketAddr, left: Duration) -> Result<TcpStream, (Error, boo
     Err((Error::Other(sentence.into()), nobody))
 }
 
-/// Ends a connection to itself: as its source port the kernel took the very port
-/// that nobody listens on. A plain close would leave it in TIME_WAIT, and the
-/// service could not bind its port for a minute. A close with something unread is
-/// a reset, which leaves nothing behind.
+/// Ends a connection to itself: the kernel chose as its source port the very port that
+/// nothing listens on. A plain close would leave the connection in TIME_WAIT, and the
+/// service could not bind its port for a minute. Closing with unread data sends a
+/// reset, which leaves nothing behind.
 fn hang_up(mut stream: &TcpStream) {
     let _ = stream.set_read_timeout(Some(Duration::from_millis(10)));
     let _ = stream.write(b"x").and_then(|_| stream.peek(&mut [0]));
 }
 
-/// The connection, as ureq wants it.
+/// The connection, in the form that ureq needs.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -171,14 +171,14 @@ impl Transport for Connection {
         Ok(length > 0)
     }
 
-    /// Whether it could serve another request: it serves one.
+    /// Whether another request may use the connection: each serves only one.
     fn is_open(&mut self) -> bool {
         false
     }
 }
 
-/// Runs a read or a write in what is left of the time, once more after a signal
-/// (SA_RESTART does not restart what has a timeout).
+/// Runs a read or a write within the time that is left, and again after a signal
+/// (SA_RESTART does not restart a call that has a timeout).
 fn within(
     timeout: NextTimeout,
     start: Instant,

@@ -1,4 +1,4 @@
-//! Outcomes of probes become up or down. Pure: no I/O, no clock, no thread, so
+//! Turns the outcomes of probes into up or down. Pure: no I/O, no clock, no thread, so
 //! that a test is a string of `+` and `-`.
 
 /// Damping by consecutive results, as in HAProxy (`src/check.c`): one counter in
@@ -11,8 +11,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Starts down: a service that was never asked is not ready.
-    /// `rise` and `fall` are counts of probes, at least 1.
+    /// Starts down: a service that was never probed is not ready. `rise` and `fall` are
+    /// counts of probes, at least 1.
     pub fn new(rise: u32, fall: u32) -> Health {
         Health {
             rise: rise.max(1),
@@ -45,8 +45,8 @@ impl Health {
         self.counter = 0;
     }
 
-    /// Progress towards the other state: how many consecutive results speak for
-    /// a change, and how many it takes.
+    /// Progress towards the other state: how many consecutive results contradict the
+    /// current one, and how many change it.
     pub fn progress(&self) -> (u32, u32) {
         if self.is_up() {
             (self.rise + self.fall - 1 - self.counter, self.fall)
@@ -60,8 +60,8 @@ impl Health {
 mod tests {
     use super::Health;
 
-    /// Plays a string of probes and returns one letter for each: `O` opens, `C`
-    /// closes, `.` changes nothing.
+    /// Plays a string of probes and returns one letter for each: `O` opens, `C` closes,
+    /// `.` changes nothing.
     fn play(rise: u32, fall: u32, probes: &str) -> String {
         let mut health = Health::new(rise, fall);
         let mut up = false;
@@ -121,9 +121,9 @@ mod tests {
         assert_eq!(after(false), (0, 2));
     }
 
-    /// All sequences of up to 12 probes against the plain definition: the state
-    /// is the opposite of what the last run of `rise` or `fall` equal results
-    /// found.
+    /// Compares all sequences of up to 12 probes with the plain definition: the service
+    /// is in the state that the last run of `rise` good or `fall` bad results put it
+    /// in.
     #[test]
     fn equals_the_run_length_model() {
         for (rise, fall) in (1..=3).flat_map(|rise| (1..=3).map(move |fall| (rise, fall))) {

@@ -1,7 +1,7 @@
-//! Priorities for the journal, which takes a line without one for information:
-//! `journalctl -p err` would show nothing. Where standard error is the journal's,
-//! each line begins with its priority (sd-daemon(3)); elsewhere lines are as
-//! simple_logger writes them.
+//! Priorities for the journal. It takes a line without a priority for information, so
+//! `journalctl -p err` would show nothing. Where standard error goes to the journal,
+//! each line begins with its priority (sd-daemon(3)). Elsewhere simple_logger's lines
+//! stay as they are.
 
 use std::env;
 use std::fs::File;
@@ -12,10 +12,10 @@ use std::os::unix::fs::MetadataExt;
 use log::{Level, Log, Metadata, Record, SetLoggerError};
 use simple_logger::SimpleLogger;
 
-/// Takes over the log.
+/// Installs the logger.
 ///
 /// # Errors
-/// If somebody else has done so.
+/// If a logger is already installed.
 pub fn init(logger: SimpleLogger) -> Result<(), SetLoggerError> {
     if !is_stderr() {
         return logger.init();
@@ -24,8 +24,8 @@ pub fn init(logger: SimpleLogger) -> Result<(), SetLoggerError> {
     log::set_boxed_logger(Box::new(Prioritised(logger)))
 }
 
-/// Writes the lines of an error without the log: what ends the program, or keeps it
-/// from starting. Nothing can be done if that fails.
+/// Writes an error that ends the program, or keeps it from starting, without using the
+/// log. If that fails, nothing can be done about it.
 pub fn complain(lines: &str) {
     let priority = if is_stderr() {
         priority(Level::Error)
@@ -36,8 +36,8 @@ pub fn complain(lines: &str) {
     let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
 }
 
-/// Whether systemd's JOURNAL_STREAM, `DEVICE:INODE`, names our standard error. It
-/// does not where somebody in between has sent that elsewhere.
+/// Whether systemd's JOURNAL_STREAM, `DEVICE:INODE`, names our standard error. It does
+/// not if a process in between has redirected standard error.
 fn is_stderr() -> bool {
     let Ok(named) = env::var("JOURNAL_STREAM") else {
         return false;
@@ -56,7 +56,8 @@ impl Log for Prioritised {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            // Two writes, one line: nobody may come between.
+            // Two writes make one line: hold the lock, so that nothing comes in
+            // between.
             let _held = io::stderr().lock();
             eprint!("{}", priority(record.level()));
             self.0.log(record);

@@ -1,22 +1,21 @@
-//! The lease of the open port: the loop renews it once per cycle, the port's
-//! helpers close the port when it has run out. One number without a lock, so that
-//! neither can stall the other.
+//! The lease of the open port. The loop renews it once per cycle; the port's helpers
+//! close the port when it has expired. It is one number without a lock, so that neither
+//! side can stall the other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Until when the port may stay open; shared by the loop, which renews it, and
-/// the helpers, which look at it.
+/// How long the port may stay open. The loop renews it, the helpers check it.
 #[derive(Debug)]
 pub struct Lease {
     start: Instant,
     max_age: Duration,
-    /// Nanoseconds since `start` (enough for 584 years); 0 = has run out.
+    /// Nanoseconds since `start` (enough for 584 years); 0 = expired.
     deadline: AtomicU64,
 }
 
 impl Lease {
-    /// The first one runs from now.
+    /// Starts the first lease now.
     pub fn new(max_age: Duration) -> Lease {
         Lease {
             start: Instant::now(),
@@ -29,12 +28,12 @@ impl Lease {
         nanoseconds(self.start.elapsed())
     }
 
-    /// Whether the loop makes progress: it has not run out.
+    /// Whether the loop makes progress: the lease has not expired.
     pub fn is_running(&self) -> bool {
         self.deadline.load(Ordering::SeqCst) > self.now()
     }
 
-    /// Starts anew; false if it had run out, whether or not a helper noticed.
+    /// Renews the lease; false if it had expired, whether or not a helper noticed.
     pub fn renew(&self) -> bool {
         let now = self.now();
         let before = self
@@ -43,7 +42,7 @@ impl Lease {
         before > now
     }
 
-    /// What is left, or nothing from the moment it has run out until renewed.
+    /// The time left, or nothing from the moment it expires until it is renewed.
     pub fn left(&self) -> Option<Duration> {
         let deadline = self.deadline.load(Ordering::SeqCst);
         let left = deadline.saturating_sub(self.now());

@@ -1,6 +1,6 @@
-//! healthport translates an application's HTTP health into an open or a closed
-//! TCP port. This list of modules exists so that tests, benches and fuzz targets
-//! can reach the parts; the program is `main.rs`, the flow is `daemon.rs`.
+//! healthport translates an application's HTTP health into an open or a closed TCP
+//! port. The library exists so that tests, benches and fuzz targets can reach the
+//! parts. The program is `main.rs`; the flow is in `daemon.rs`.
 
 pub mod accept;
 pub mod config;

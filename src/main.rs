@@ -1,4 +1,5 @@
-//! Result to exit code, logger, wiring. The flow is in `daemon.rs`.
+//! Wires the parts together, starts the log and turns a Result into an exit code. The
+//! flow is in `daemon.rs`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use healthport::sys;
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 
-/// The one probe of --once found the service not healthy.
+/// The probe of --once was bad.
 const UNHEALTHY: u8 = 1;
 /// EX_USAGE of sysexits(3).
 const USAGE: u8 = 64;
@@ -68,9 +69,9 @@ fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
             let notify = Notify::from_env()?;
             let watchdog = notify.watchdog;
             let mut host = Host::new(config, notify, signals);
-            // A disk that stalls must not stall loop and helper, with the port open,
-            // in a page fault of their own code. Before there is a thread: each
-            // would have its whole stack locked, 2 MiB.
+            // Lock our code in memory: on a stalled disk, a page fault would block the
+            // loop and the helpers with the port open. Do it before the first thread
+            // starts, or the whole stack of each thread (2 MiB) is locked too.
             if let Err(error) = sys::lock_memory() {
                 log::debug!(target: "healthport", "cannot lock the memory: {error}");
             }
@@ -94,7 +95,7 @@ fn print(text: &str) -> Result<ExitCode, String> {
 
 fn log(config: &Config) -> Result<(), String> {
     let logger = SimpleLogger::new().with_level(config.log_level);
-    // "ureq" and "ureq_proto" would tell every step of every probe.
+    // Otherwise "ureq" and "ureq_proto" log every step of every probe.
     let logger = logger.with_module_level("ureq", LevelFilter::Warn.min(config.log_level));
     journal::init(logger).map_err(|error| format!("cannot start the log: {error}"))
 }

@@ -10,10 +10,10 @@ use crate::lease::Lease;
 use crate::ports::{Ports, State};
 use crate::probe::ProbeResult;
 
-/// Upper bounds of the histogram, in microseconds and as they are shown, in
-/// seconds: a local answer takes a millisecond, that of a large router which
-/// writes its configuration up to 1.9 s, that of one with a stuck HAProxy 2.0 s
-/// and something, and the default timeout is 3 s.
+/// Upper bounds of the histogram, in microseconds and, as they are shown, in seconds. A
+/// local answer takes a millisecond, that of a large router that is writing its
+/// configuration up to 1.9 s, that of a router with a stuck HAProxy slightly more than
+/// 2.0 s. The default timeout is 3 s.
 const BUCKETS: [(u128, &str); 13] = [
     (500, "0.0005"),
     (1_000, "0.001"),
@@ -30,7 +30,7 @@ const BUCKETS: [(u128, &str); 13] = [
     (5_000_000, "5"),
 ];
 
-/// What the loop, the helpers and the lease know, for the readers of /metrics.
+/// What the loop, the helpers and the lease know, for /metrics.
 #[derive(Debug)]
 pub struct Metrics {
     lease: Arc<Lease>,
@@ -65,7 +65,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Counts one.
+    /// Counts one connection.
     pub fn add(&self) {
         self.count.fetch_add(1, Relaxed);
         self.last.store(unix_millis(), Relaxed);
@@ -73,7 +73,7 @@ impl Connections {
 }
 
 impl Metrics {
-    /// All zero, for these ports.
+    /// Starts all counters of these ports at zero.
     pub fn new(ports: &Ports) -> Metrics {
         Metrics {
             lease: ports.lease(),
@@ -99,8 +99,8 @@ impl Metrics {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         let flag = |flag: &AtomicBool| u8::from(flag.load(Relaxed));
         let time = |time: &AtomicU64| fraction(time.load(Relaxed), 1_000);
-        // The helper closes the port of a loop that stands still: the loop's own
-        // word is not enough.
+        // If the loop stalls, the helper closes the port, and what the loop stored last
+        // is no longer true.
         let up = u8::from(counters.open.load(Relaxed) && self.is_live());
         [
             gauge("healthport_up", "1 while the port is open.", up),
@@ -212,7 +212,7 @@ impl Counters {
         self.listen_errors.fetch_add(failed as u64, Relaxed);
         let lapsed = cycle.lapsed.into();
         self.lease_expirations.fetch_add(lapsed, Relaxed);
-        // The lease has closed it before this cycle may have opened it again.
+        // The lease closed the port before this cycle, which may have opened it again.
         if cycle.lapsed {
             self.port(false, now);
         }
@@ -227,7 +227,7 @@ impl Counters {
         }
     }
 
-    /// The histogram. Its count is made from the buckets, so that they agree in
+    /// The histogram. Its count is the sum of the buckets, so that the two agree in
     /// every scrape.
     fn durations(&self) -> Vec<(String, String)> {
         let mut probes = 0;
@@ -244,7 +244,7 @@ impl Counters {
     }
 }
 
-/// One metric; each sample is what follows the name, and the value.
+/// One metric. Each sample is a pair: what follows the name, and the value.
 fn metric(name: &str, kind: &str, help: &str, samples: &[(String, String)]) -> String {
     let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
     for (suffix, value) in samples {
@@ -262,7 +262,7 @@ fn counter(name: &str, help: &str, value: &AtomicU64) -> String {
     metric(name, "counter", help, &[(String::new(), value)])
 }
 
-/// A count of `parts` of a whole as a decimal number.
+/// `parts` of a whole of `of` parts, as a decimal number.
 fn fraction(parts: u64, of: u64) -> String {
     let digits = of.ilog10() as usize;
     format!("{}.{:0digits$}", parts / of, parts % of)
@@ -280,8 +280,8 @@ mod tests {
     use crate::probe::Outcome;
     use std::time::Duration;
 
-    /// Plays cycles of a probe's microseconds, its result, the port and whether the
-    /// lease ran out.
+    /// Plays cycles: a probe's microseconds, its result, the port, and whether the
+    /// lease expired.
     fn play(cycles: &[(u64, ProbeResult, State, bool)]) -> Metrics {
         let metrics = Metrics::new(&Ports::new(&[], Duration::MAX));
         for (now, (micros, result, port, lapsed)) in (1_001..).zip(cycles) {
@@ -306,8 +306,8 @@ mod tests {
         metrics
     }
 
-    /// Every sample but a bucket that is like the one before, the version and the
-    /// start.
+    /// Every sample except the version, the start time and any bucket that equals the
+    /// one before.
     fn samples(metrics: &Metrics) -> String {
         let text = metrics.text();
         let mut lines: Vec<_> = text

@@ -1,6 +1,6 @@
-//! sd_notify: tells systemd that the service is ready, in which state it is, and
-//! that the loop makes progress (sd_notify(3)). Without NOTIFY_SOCKET it does
-//! nothing; it never blocks and never fails the loop.
+//! sd_notify(3): tells systemd that the service is ready, what state it is in, and that
+//! the loop makes progress. Without NOTIFY_SOCKET it does nothing. It never blocks and
+//! never fails the loop.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
-/// The way to the service manager, if there is one.
+/// The channel to the service manager, if there is one.
 #[derive(Debug)]
 pub struct Notify {
     manager: Option<(UnixDatagram, SocketAddr)>,
@@ -23,7 +23,7 @@ impl Notify {
     /// Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
     ///
     /// # Errors
-    /// One line, if there is a NOTIFY_SOCKET that cannot be used.
+    /// One line, if NOTIFY_SOCKET is set but cannot be used.
     pub fn from_env() -> Result<Notify, String> {
         let manager = match env::var_os("NOTIFY_SOCKET") {
             None => None,
@@ -47,12 +47,12 @@ impl Notify {
         })
     }
 
-    /// Sends assignments such as `READY=1`, one per line; to nobody if there is
-    /// no service manager.
+    /// Sends assignments such as `READY=1`, one per line. Without a service manager it
+    /// sends nothing.
     ///
     /// # Errors
-    /// The system's. `WouldBlock`: no room for the datagram; to wait for it
-    /// could stall the loop.
+    /// The system's. `WouldBlock` means that there is no room for the datagram; waiting
+    /// for room could stall the loop.
     pub fn send(&self, assignments: &str) -> io::Result<()> {
         if let Some((socket, address)) = &self.manager {
             socket.send_to_addr(assignments.as_bytes(), address)?;
@@ -70,7 +70,7 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// Nothing yet; `watchdog` is [`Notify::watchdog`].
+    /// Nothing sent yet; `watchdog` is [`Notify::watchdog`].
     pub fn new(watchdog: Option<Duration>) -> Updates {
         Updates {
             watchdog,
@@ -85,9 +85,9 @@ impl Updates {
         self.watchdog.map_or(Duration::MAX, |watchdog| watchdog / 4)
     }
 
-    /// What to send at `now`, before a sleep of `sleep`, if anything. READY comes
-    /// with the first: the first probe is done. A keep-alive that would be due
-    /// during the sleep is sent before it: a probe may follow at once.
+    /// What to send at `now`, before a sleep of `sleep`, if anything. The first message
+    /// carries READY, because the first probe is done. A keep-alive that would be due
+    /// during the sleep is sent before it, because a probe may follow at once.
     pub fn message(&self, now: Duration, sleep: Duration, status: &str) -> Option<String> {
         match &self.last {
             None => Some(format!("READY=1\nSTATUS={status}\nWATCHDOG=1")),
@@ -97,14 +97,15 @@ impl Updates {
         }
     }
 
-    /// The message was sent.
+    /// Records that the message was sent.
     pub fn sent(&mut self, now: Duration, status: &str) {
         self.last = Some((now, status.to_string()));
         self.failure = None;
     }
 
-    /// The message was not sent and is due again; says whether that is news. No
-    /// room for a datagram is none: it passes.
+    /// Records that the message was not sent; it stays due. Returns whether that is
+    /// worth a log line: a repeated error is not, nor is a lack of room for the
+    /// datagram, which passes.
     pub fn failed(&mut self, error: &io::Error) -> bool {
         let failure = Some(error.kind());
         self.failure.replace(error.kind()) != failure && failure != Some(ErrorKind::WouldBlock)
@@ -116,7 +117,8 @@ fn socket(path: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(path)?,
     };
-    // Not connected: it would not survive a manager that makes its socket anew.
+    // Not connected: a connection would not survive a manager that recreates its
+    // socket.
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     Ok((socket, address))

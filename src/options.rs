@@ -1,7 +1,6 @@
-//! The command line: one row per option. --help, parsing, its errors and what
-//! --check-config prints are made from the rows. Parsing validates everything and
-//! opens nothing; what it returns can be used without another check.
-//! man/healthport.8 is the reference.
+//! The command line: one row per option. --help, the parser, its errors and what
+//! --check-config prints all come from the rows. Parsing validates everything and opens
+//! nothing; its result needs no further check. man/healthport.8 is the reference.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,12 +15,12 @@ use crate::config::Config;
 use crate::dial;
 use crate::values::{address, duration, http_header, overlap, url};
 
-/// An option, and all that is particular to it. Where it takes a value, a field of
-/// [`Config`] has its name.
+/// An option, and all that is particular to it. If it takes a value, the field of
+/// [`Config`] that has its name holds the value.
 pub struct Row {
     /// As --help shows it: the short form if there is one, the long one, the value.
     pub names: &'static str,
-    /// What --help says; `{range}` and `{default}` are put in.
+    /// What --help says; `{range}` and `{default}` are filled in.
     help: &'static str,
     /// What it takes.
     pub takes: Takes,
@@ -31,16 +30,16 @@ pub struct Row {
 
 /// What an option takes, and where the value goes.
 pub enum Takes {
-    /// No value: it asks for something else than to run.
+    /// No value: it selects another command than to run.
     Nothing(Command),
-    /// A duration from the first to the second. A limit that is not one itself
-    /// depends on other options, and is left to `check`.
+    /// A duration between these two. A limit that is not itself a duration depends on
+    /// other options and is left to `check`.
     Time(&'static str, &'static str, fn(&mut Config, Duration)),
-    /// A whole number from the first to the second.
+    /// A whole number between these two.
     Count(u32, u32, fn(&mut Config, u32)),
     /// One of these words.
     Word(&'static [&'static str], fn(&mut Config, &str) -> Option<()>),
-    /// What the text says and the function accepts.
+    /// A value that the text describes and the function accepts.
     Text(&'static str, fn(&mut Config, &str) -> Option<()>),
 }
 
@@ -147,7 +146,7 @@ impl Row {
         long.split(' ').next().unwrap_or_default()
     }
 
-    /// Whether it is a setting, and not a command.
+    /// Whether it is a setting rather than a command.
     pub fn takes_a_value(&self) -> bool {
         !matches!(self.takes, Nothing(_))
     }
@@ -192,7 +191,7 @@ impl Row {
                 range.contains(&time).then(|| set(config, time))
             }
             Count(least, most, set) => {
-                // "+1" is a number to parse().
+                // parse() would accept "+1".
                 let count = text.parse().ok().filter(|_| !text.starts_with('+'))?;
                 (least..=most).contains(&count).then(|| set(config, count))
             }
@@ -232,10 +231,10 @@ impl fmt::Display for Config {
     }
 }
 
-/// What the command line asks for; of several, the one furthest down.
+/// What the command line asks for. If it asks for several, the one furthest down wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Command {
-    /// Translate until a signal comes.
+    /// Run until a signal comes.
     Run,
     /// Print the configuration.
     CheckConfig,
@@ -254,7 +253,7 @@ pub enum Command {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Config), String> {
     let mut commands = Vec::new();
     let mut config = Config::default();
-    // The first --listen takes its place.
+    // The first --listen replaces the default.
     let default_listen = mem::take(&mut config.listen);
     let mut parser = lexopt::Parser::from_args(args);
 
@@ -307,8 +306,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Confi
 
 const MAX_LISTEN: usize = 16;
 
-/// Headers that decide what a request is or how the connection goes on; another
-/// value would make the probe something else than one plain exchange.
+/// Headers that decide what a request is or what happens to the connection. With
+/// another value, the probe would no longer be one plain exchange.
 const OWN_HEADERS: [HeaderName; 5] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -317,7 +316,7 @@ const OWN_HEADERS: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// What concerns more than one value, or deserves a reason of its own.
+/// Checks what involves more than one value or deserves an error of its own.
 fn check(config: &Config) -> Result<(), String> {
     if dial::addresses(&config.url).is_none() {
         return Err(format!(

@@ -1,15 +1,15 @@
-//! The port. Open: a listening socket whose connections are accepted and closed
-//! at once. Closed: no listening socket, so that the kernel answers RST; a
-//! listener that merely stops accepting would still complete handshakes
-//! (kubernetes#103632).
+//! The port. Open means a listening socket whose connections are accepted and closed at
+//! once. Closed means no listening socket, so that the kernel answers RST; a listener
+//! that merely stops accepting would still complete handshakes (kubernetes#103632).
 //!
-//! Nobody else gets the port meanwhile: from the first [`Ports::set`] to the end a
-//! second socket is bound to it, which never listens.
+//! No other program gets the port meanwhile: from the first [`Ports::set`] to the end,
+//! a second socket is bound to it and never listens.
 //!
-//! An open port belongs to a helper thread that sits in `accept`. It stays open
-//! only while the loop renews the lease: the helper closes it by itself when the
-//! loop stands still. The helper never logs and takes no lock: nothing that
-//! stalls the loop can stall it. Nor does the loop wait for a helper to close.
+//! Each address that is open has a helper thread, which blocks in `accept`. The port
+//! stays open only while the loop renews the lease: if the loop stalls, the helper
+//! closes the port by itself. The helper never logs and takes no lock, so nothing that
+//! stalls the loop can stall it. Nor does the loop wait for a helper in order to close
+//! the port.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,13 +24,13 @@ use crate::lease::Lease;
 use crate::metrics::Connections;
 use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT};
 
-/// How many helpers of earlier openings may still have to end. One takes some 50 us
-/// after its socket was shut down, but on a node under load it may not run for
-/// 100 ms, which is no reason to stay closed: the kernel answers for the next one.
-/// So many at a time hang in the kernel, and another one would too.
+/// How many helpers of earlier openings may still be running. A helper ends some 50 us
+/// after its socket is shut down. On a node under load it may not run for 100 ms, which
+/// is no reason to stay closed: the kernel answers for the next helper. If this many
+/// are left, they hang in the kernel, and another one would hang too.
 const OLD_HELPERS: usize = 8;
 
-/// How long an opening waits for the oldest of them.
+/// How long an opening waits for the oldest of them to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The state of one listening address after [`Ports::set`].
@@ -70,18 +70,18 @@ impl Ports {
         }
     }
 
-    /// The lease, to look at.
+    /// The lease, for its readers.
     pub fn lease(&self) -> Arc<Lease> {
         Arc::clone(&self.lease)
     }
 
-    /// The accepted connections, to look at.
+    /// The accepted connections, for their readers.
     pub fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.connections)
     }
 
-    /// Renews the lease; false if an open port was closed because it had run
-    /// out. Call it once per cycle, after the probe and before [`Ports::set`].
+    /// Renews the lease; false if an open port was closed because the lease had
+    /// expired. Call it once per cycle, after the probe and before [`Ports::set`].
     pub fn renew(&mut self) -> bool {
         let in_time = self.lease.renew();
         if in_time || self.ports.iter().all(|port| port.listener.is_none()) {
@@ -91,9 +91,9 @@ impl Ports {
         false
     }
 
-    /// Opens or closes every address, and says what came of it, in the order of
-    /// the addresses. One that could not be reserved or opened is tried again by
-    /// the next call, and never at another address.
+    /// Opens or closes every address, and returns their states in the same order. The
+    /// next call retries an address that could not be reserved or opened; no other
+    /// address is tried in its place.
     pub fn set(&mut self, open: bool) -> Vec<State> {
         if !open {
             self.close();
@@ -107,15 +107,15 @@ impl Ports {
         self.ports.iter_mut().map(set).collect()
     }
 
-    /// All sockets, before anything else is done.
+    /// Closes all sockets, before anything else is done.
     fn close(&mut self) {
         self.ports.iter_mut().for_each(Port::close);
     }
 }
 
 impl Drop for Ports {
-    /// The helpers own the listeners: without this they would live on until the
-    /// lease runs out.
+    /// The helpers own the listeners, which would otherwise live on until the lease
+    /// expires.
     fn drop(&mut self) {
         self.close();
     }
@@ -141,8 +141,8 @@ impl Port {
     ) -> Result<(), String> {
         let address = self.address;
         let cannot_listen = |error: io::Error| {
-            // What the system says leaves open what to do: it is the
-            // unit (EPERM) or a port below 1024 (EACCES).
+            // The system's error does not say what to change: the unit (EPERM), or a
+            // port below 1024 (EACCES).
             let hint = match error.kind() {
                 io::ErrorKind::PermissionDenied => {
                     ", see SocketBindAllow= in the unit; ports below 1024 take a privilege"
@@ -165,8 +165,9 @@ impl Port {
                 Err(TryRecvError::Disconnected) => "the helper died".to_string(),
                 Ok(error) => error.to_string(),
             };
-            // The helper gave up since the last cycle and has closed the port.
-            // One cycle closed, so that a helper that fails at once cannot spin.
+            // The helper has given up since the last cycle and closed the port. Stay
+            // closed for one cycle, so that a helper that fails at once cannot make us
+            // spin.
             self.close();
             return Err(format!("cannot accept on {address}: {error}"));
         }
@@ -189,8 +190,7 @@ impl Port {
         Ok(())
     }
 
-    /// Not a word to the helper, and no wait for it: the kernel makes its `accept`
-    /// fail.
+    /// Neither tells the helper nor waits for it: the kernel makes its `accept` fail.
     fn close(&mut self) {
         if let Some(listener) = self.listener.take() {
             close(&listener.socket);
@@ -199,14 +199,15 @@ impl Port {
     }
 }
 
-/// A socket that holds the port and never listens: while it lives the kernel
-/// refuses the port to every other socket that would listen on it or connect from
-/// it, and answers a SYN with RST.
+/// A socket that holds the port and never listens. While it exists, the kernel refuses
+/// the port to every other socket that would listen on it or connect from it, and
+/// answers a SYN with RST.
 ///
-/// Plainly first: of a port whose first socket was bound with SO_REUSEADDR some
-/// kernels remember that (6.1 does, 6.12 does not) and let a second healthport
-/// reserve it too, after which neither can open it. The option is for connections
-/// of an earlier process in TIME_WAIT; then the kernel looks at every socket.
+/// The first attempt is without SO_REUSEADDR. If the first socket on a port was bound
+/// with it, some kernels remember that (6.1 does, 6.12 does not) and let a second
+/// healthport reserve the port too, after which neither can open it. Only connections
+/// of an earlier process in TIME_WAIT require the option, and then the kernel checks
+/// every socket.
 fn reserve(address: SocketAddr) -> io::Result<OwnedFd> {
     sys::bind(address, &[]).or_else(|_| {
         let socket = sys::bind(address, &[SO_REUSEADDR])?;
@@ -215,14 +216,14 @@ fn reserve(address: SocketAddr) -> io::Result<OwnedFd> {
     })
 }
 
-/// A listener beside the reservation. With SO_REUSEPORT on both the kernel allows
-/// that to sockets of the same user. With SO_REUSEADDR it would allow it to
-/// everybody: between the two calls another user's program took the port within
-/// ten openings. The listener has SO_REUSEADDR all the same, for connections of
-/// the last opening that are in TIME_WAIT; the reservation has it not.
+/// Opens a listener beside the reservation. With SO_REUSEPORT on both, the kernel
+/// allows that to sockets of the same user only. With SO_REUSEADDR on both it would
+/// allow it to everybody: another user's program took the port between the two calls
+/// within ten openings. The listener has SO_REUSEADDR all the same, for connections of
+/// the last opening that are in TIME_WAIT; the reservation does not have it.
 ///
-/// Always a new socket. To listen again on the one that was shut down loses
-/// connections in CLOSE_WAIT, without an owner, and they block the port for good.
+/// Always a new socket. Listening again on the one that was shut down would orphan
+/// connections in CLOSE_WAIT, and those block the port for good.
 fn listen(address: SocketAddr, reservation: &OwnedFd) -> io::Result<TcpListener> {
     sys::set(reservation, SO_REUSEPORT, true)?;
     let listener = sys::bind(address, &[SO_REUSEADDR, SO_REUSEPORT])
@@ -233,11 +234,11 @@ fn listen(address: SocketAddr, reservation: &OwnedFd) -> io::Result<TcpListener>
 
 #[derive(Debug)]
 struct Listener {
-    /// The listening socket, shared with the helper, as something that can be
-    /// shut down and given a timeout. Both work on any socket, but `std` offers
-    /// them on [`TcpStream`] only.
+    /// The listening socket, shared with the helper, as a [`TcpStream`]: shutdown and
+    /// timeouts work on any socket, but `std` offers them on that type only.
     socket: Arc<TcpStream>,
-    /// The helper's last word, and its end.
+    /// Receives the error with which the helper ended, and disconnects when it has
+    /// ended.
     helper: Receiver<io::Error>,
 }
 
@@ -262,8 +263,8 @@ impl Listener {
     }
 }
 
-/// The helper: accept, close, watch the lease. Returns the error that ended it
-/// (EINVAL if the loop closed the port), or nothing if the lease ran out.
+/// The helper: accept, close, watch the lease. Returns the error that ended it (EINVAL
+/// if the loop closed the port), or nothing if the lease expired.
 fn accept(
     listener: &TcpListener,
     socket: &TcpStream,
@@ -275,8 +276,8 @@ fn accept(
             close(socket);
             return None;
         };
-        // It bounds how long accept() blocks, so the lease is looked at again
-        // the moment it runs out, or was renewed.
+        // The timeout bounds how long accept() blocks, so the lease is checked again
+        // when this time is up, whether the lease has expired or was renewed.
         let accepted = socket
             .set_read_timeout(Some(left))
             .and_then(|()| listener.accept());
@@ -284,9 +285,10 @@ fn accept(
             // Dropping the connection closes it: the handshake was the answer.
             Ok(_) => connections.add(),
             Err(error) if is_transient(&error) => {}
-            // Descriptors or memory exhausted, or something nobody thought of:
-            // to accept again at once would spin, and to wait would leave a port
-            // open that nobody serves. The loop tries again in its next cycle.
+            // Out of descriptors or memory, or an error that nobody foresaw. Accepting
+            // again at once would spin; waiting would leave a port open that nobody
+            // serves. The loop notices in its next cycle and opens the port again in
+            // the one after.
             Err(error) => {
                 close(socket);
                 return Some(error);
@@ -295,9 +297,9 @@ fn accept(
     }
 }
 
-/// Ends the listening: the next SYN gets RST, also while descriptors of the
-/// socket remain, and a blocked `accept` returns EINVAL. An error would mean that
-/// the socket does not listen any more.
+/// Stops listening: the next SYN gets RST, even while descriptors of the socket remain,
+/// and a blocked `accept` returns EINVAL. An error would mean that the socket no longer
+/// listens.
 fn close(socket: &TcpStream) {
     let _ = socket.shutdown(Shutdown::Both);
 }

@@ -1,6 +1,7 @@
-//! One HTTP request becomes one Outcome. Always a new connection, never a
-//! redirect or a proxy, one deadline for the whole exchange: each of these made
-//! somebody's health check say ready for a service that was not.
+//! Turns one HTTP request into one Outcome. A probe always opens a new connection,
+//! follows no redirect, uses no proxy and has one deadline for the whole exchange. The
+//! opposite of each has made somebody's health check say ready for a service that was
+//! not.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -12,7 +13,7 @@ use ureq::{Agent, Error, Timeout};
 use crate::config::Config;
 use crate::dial::{Addresses, Dial};
 
-/// How much of the body --expect-body looks at, in bytes (the kubelet's limit).
+/// How much of the body --expect-body searches, in bytes (the kubelet's limit).
 const BODY_LIMIT: usize = 10 * 1024;
 
 /// The longest status line and headers that are read, in bytes.
@@ -36,7 +37,7 @@ pub enum ProbeResult {
 }
 
 impl ProbeResult {
-    /// In the order of their numbers.
+    /// In the order of their discriminants.
     pub const ALL: [ProbeResult; 6] = [
         ProbeResult::Ok,
         ProbeResult::Status,
@@ -67,8 +68,8 @@ pub struct Outcome {
     pub result: ProbeResult,
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// One line for people. It has no times in it, so that two probes with the
-    /// same finding have the same sentence.
+    /// One line for people. It contains no times, so that two probes with the same
+    /// finding have the same sentence.
     pub sentence: String,
 }
 
@@ -79,7 +80,7 @@ impl Outcome {
     }
 }
 
-/// Asks one URL.
+/// Probes one URL.
 #[derive(Debug)]
 pub struct Prober {
     agent: Agent,
@@ -99,18 +100,18 @@ impl Prober {
         for (name, value) in &config.header {
             request.headers_mut().append(name, value.clone());
         }
-        // Most defaults are for a browser-like client and wrong for a probe.
+        // Most defaults suit a client like a browser and are wrong for a probe.
         let agent = Agent::config_builder()
             .timeout_global(Some(config.timeout)) // from connect to last byte
             .proxy(None) // else HTTP_PROXY from the environment
             .max_redirects(0) // else 10: a login page would look ready
             .max_redirects_will_error(false) // the redirect is the answer
             .http_status_as_error(false)
-            .max_idle_connections(0) // a kept one stays with the old process
+            .max_idle_connections(0) // a kept one would stay with the old process
             .user_agent(concat!("healthport/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("") // else an empty header
             .max_response_header_size(HEAD_LIMIT)
-            // More than the limit: a full buffer reads as a lost connection.
+            // Larger than the limit: ureq reports a full buffer as a lost connection.
             .input_buffer_size(2 * HEAD_LIMIT)
             .output_buffer_size(2 * HEAD_LIMIT)
             .build();
@@ -125,8 +126,8 @@ impl Prober {
     pub fn probe(&self) -> Outcome {
         let start = Instant::now();
         let outcome = self.ask();
-        // A process that was stopped or a machine that slept may find an answer
-        // that was true long ago, and no read has timed out.
+        // If the process was stopped or the machine slept, the answer may have been
+        // true long ago although no read timed out.
         if start.elapsed() > self.config.timeout && outcome.is_good() {
             return self.failed(&Error::Timeout(Timeout::Global));
         }
@@ -170,7 +171,8 @@ impl Prober {
         }
     }
 
-    /// Every error of ureq, which are all about transport and protocol here.
+    /// Turns an error of ureq into an Outcome; here all of them concern transport or
+    /// protocol.
     fn failed(&self, error: &Error) -> Outcome {
         let (result, sentence) = match error {
             Error::Timeout(Timeout::Connect) => (
@@ -204,14 +206,14 @@ impl Prober {
         Outcome {
             result,
             status: None,
-            // Should an error ever quote the other side: it stays one line.
+            // Should an error ever quote the other side, keep it on one line.
             sentence: sentence.replace(char::is_control, " "),
         }
     }
 }
 
-/// Whether the first 10 KiB of a body contain `text`. Reads no further than it
-/// must: a service need not end its body to have said that it is ready.
+/// Whether the first 10 KiB of a body contain `text`. Stops reading where it is found:
+/// a service may say that it is ready without ending its body.
 fn contains(body: impl Read, text: &[u8]) -> io::Result<bool> {
     let mut body = body.take(BODY_LIMIT as u64);
     let mut seen = Vec::new();

@@ -13,7 +13,7 @@ use crate::ports::State;
 /// A line for the log.
 type Line = (Level, String);
 
-/// Remembers what was said.
+/// Remembers what was reported.
 #[derive(Debug)]
 pub struct Reporter<'a> {
     config: &'a Config,
@@ -38,7 +38,7 @@ impl Reporter<'_> {
         }
     }
 
-    /// The line at the start.
+    /// The line logged at the start.
     pub fn start(&self) -> String {
         let config = self.config;
         format!(
@@ -59,7 +59,7 @@ impl Reporter<'_> {
         )
     }
 
-    /// The lines for ports that failed, or failed otherwise than before.
+    /// The lines for ports that failed, or failed for a new reason.
     pub fn refused(&mut self, ports: &[State]) -> Vec<Line> {
         let before = std::mem::replace(&mut self.ports, ports.to_vec());
         let changed = before
@@ -87,7 +87,7 @@ impl Reporter<'_> {
         lines
     }
 
-    /// A lease that ran out has closed every port since the last cycle.
+    /// The line for an expired lease, which has closed every port since the last cycle.
     fn expired(&mut self, cycle: &Cycle) -> Option<Line> {
         if !cycle.lapsed {
             return None;
@@ -107,7 +107,7 @@ impl Reporter<'_> {
     fn change(&mut self, cycle: &Cycle, before: &[State]) -> Option<Line> {
         let addresses = |changed| self.addresses(before, cycle.ports, changed);
         let opened = addresses(|before, now| *before != State::Open && *now == State::Open);
-        // One that failed has its line from `refused`.
+        // A port that failed has its line from `refused`.
         let closed = addresses(|before, now| *before == State::Open && *now == State::Closed);
         let reason = cycle.reason();
         let time = human_time(cycle.now.saturating_sub(self.since));
@@ -125,8 +125,8 @@ impl Reporter<'_> {
         Some((Level::Info, line))
     }
 
-    /// The line for a port that the service or the drain file keeps closed for
-    /// another reason than the one that was logged last.
+    /// The line for a port that the service or the drain file keeps closed, if the
+    /// reason is not the one that was logged last.
     fn new_reason(&mut self, cycle: &Cycle) -> Option<Line> {
         let reason = cycle.reason();
         if !cycle.is_refused() || self.reason == reason {
@@ -145,12 +145,12 @@ impl Reporter<'_> {
             ("", "") => format!("port closed: {reason}"),
             ("", failed) => format!("port closed: {failed}"),
             (_, "") => format!("port open: {reason}"),
-            // Not the words of a change, which SIGUSR1 would put into the log.
+            // Not worded like a change of the port, since SIGUSR1 logs this too.
             (open, failed) => format!("port open, but only on {open}: {failed}"),
         }
     }
 
-    /// The addresses whose states before and now are wanted.
+    /// The addresses for which `is_wanted` holds, given their states before and now.
     fn addresses(
         &self,
         before: &[State],
@@ -168,7 +168,7 @@ impl Reporter<'_> {
         &self.state
     }
 
-    /// The state in more words, for SIGUSR1 and the last line.
+    /// The state with its times and probes, for SIGUSR1 and the last line.
     pub fn account(&self, now: Duration) -> String {
         let (state, probes) = (&self.state, self.probes);
         let time = human_time(now.saturating_sub(self.since));
@@ -178,13 +178,13 @@ impl Reporter<'_> {
 }
 
 impl Cycle<'_> {
-    /// Whether the service or the drain file keeps the port closed, rather than
-    /// a count that is not full yet or a system that refuses the port.
+    /// Whether the service or the drain file keeps the port closed, rather than an
+    /// unfinished count or a system that refuses the port.
     fn is_refused(&self) -> bool {
         self.drained.is_some() || !self.up && !self.outcome.is_good()
     }
 
-    /// Why the port should be as it is.
+    /// Why the port should be open or closed.
     fn reason(&self) -> String {
         let sentence = &self.outcome.sentence;
         match (self.drained, self.progress) {
@@ -202,7 +202,7 @@ fn failure(port: &State) -> Option<&str> {
     }
 }
 
-/// A duration as people say it.
+/// A duration, written for people.
 fn human_time(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
@@ -228,8 +228,8 @@ mod tests {
         }
     }
 
-    /// One cycle. Its facts are words, the last the two ports: `O` open, `C` closed,
-    /// `A` and `B` failed. Returns what is logged, errors with a `!`.
+    /// Plays one cycle. Its facts are words; the last word is the two ports: `O` open,
+    /// `C` closed, `A` and `B` failed. Returns what is logged, errors with a `!`.
     fn cycle(reporter: &mut Reporter, now: Duration, facts: &str) -> String {
         let mut outcome = Outcome {
             result: ProbeResult::Status,
@@ -272,7 +272,7 @@ mod tests {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Second, facts, lines, and then the state.
+    /// Each entry is a second, facts, the lines, and the state after them.
     fn plays(story: &[(u64, &str, &str, &str)]) {
         let config = config();
         let mut reporter = Reporter::new(&config);
@@ -290,7 +290,7 @@ mod tests {
             (2, "bad CC", "", "port closed: bad"),
             (3, "gone CC", "port still closed: gone", "port closed: gone"),
             (4, "good half CC", "", "port closed: good, 1 of 2 in a row"),
-            // No news: it is the reason that was logged last.
+            // Not logged: it is the reason that was logged last.
             (5, "gone CC", "", "port closed: gone"),
             (
                 6,

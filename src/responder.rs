@@ -1,6 +1,6 @@
-//! The small HTTP responder behind --metrics-listen. One thread serves all clients
-//! in turn and waits for none of them. What they do, and whether the address can
-//! be had at all, is of no concern to the loop and the port.
+//! The small HTTP responder behind --metrics-listen. One thread serves all clients in
+//! turn and waits for none of them. Nothing that they do affects the loop or the port,
+//! nor does an address that cannot be bound.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,25 +13,25 @@ use crate::accept::{BACKLOG, is_transient};
 use crate::metrics::Metrics;
 use crate::sys;
 
-/// For a whole exchange, from accept to close.
+/// The limit for a whole exchange, from accept to close.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The longest request that is read, in bytes.
 const REQUEST_LIMIT: usize = 8 * 1024;
 
-/// How many clients there can be. One more takes the place of the one that has
-/// been silent longest: at 1,000 connects a second each has 64 ms to say something.
+/// How many clients there can be. One more replaces the client that has been silent
+/// longest: at 1,000 connects a second, each has 64 ms to send something.
 const CLIENTS: usize = 64;
 
-/// How often the clients are looked at while no new one comes.
+/// How often the clients are checked while no new one connects.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Serves `GET /metrics` and `GET /livez` until the process ends, from a thread of
-/// its own. An address that cannot be had is tried again every `interval`.
+/// Serves `GET /metrics` and `GET /livez` until the process ends, from a thread of its
+/// own. If the address cannot be bound, the thread retries every `interval`.
 ///
-/// That thread writes to the log, which may block it, with the lock on standard
-/// error in its hands. The loop does not wait for that lock unless it has a line of
-/// its own, and then it would have been blocked by the same full pipe.
+/// That thread writes to the log and may block there, holding the lock on standard
+/// error. The loop needs that lock only for a line of its own, which the same full pipe
+/// would block anyway.
 ///
 /// # Errors
 /// The system's, if it refuses the thread.
@@ -46,13 +46,13 @@ pub fn serve(address: SocketAddr, interval: Duration, metrics: Arc<Metrics>) -> 
         .map(drop)
 }
 
-/// The listener, twice: only as a [`TcpStream`] it can be given a timeout.
+/// The listener, twice: `std` sets a timeout only on a [`TcpStream`].
 fn listen(address: SocketAddr, interval: Duration) -> (TcpListener, TcpStream) {
     let mut reason = String::new();
     loop {
         let listening = TcpListener::bind(address).and_then(|listener| {
-            // Again, for a longer backlog than the 128 of `std`: when that was full, a
-            // liveness probe had to wait for its second SYN.
+            // Listen again, with a longer backlog than the 128 of `std`: when that was
+            // full, a liveness probe had to send its SYN a second time.
             let listener = sys::listen(listener.into(), BACKLOG)?;
             let socket = TcpStream::from(OwnedFd::from(listener.try_clone()?));
             Ok((listener, socket))
@@ -81,29 +81,29 @@ fn respond(listener: &TcpListener, socket: &TcpStream, metrics: &Metrics) {
     let mut clients: Vec<Client> = Vec::new();
     let mut looked = Instant::now();
     loop {
-        // It bounds how long accept() blocks.
+        // The timeout bounds how long accept() blocks.
         let wait = (!clients.is_empty()).then_some(TICK);
         let accepted = socket
             .set_read_timeout(wait)
             .and_then(|()| listener.accept());
         match accepted.and_then(|(stream, _)| Client::new(stream)) {
-            // Most clients have sent their request by now: no need to keep them.
+            // Most clients have sent their request by now, and need not be kept.
             Ok(mut client) => {
                 if client.advance(metrics) {
                     if clients.len() == CLIENTS {
                         let silent = (0..CLIENTS).min_by_key(|&at| clients[at].heard);
-                        // It may have sent its request since the last look.
+                        // It may have sent its request since it was last checked.
                         clients.swap_remove(silent.unwrap_or(0)).advance(metrics);
                     }
                     clients.push(client);
                 }
             }
             Err(error) if is_transient(&error) => {}
-            // Out of descriptors: to accept again at once would spin.
+            // Out of descriptors: accepting again at once would spin.
             Err(_) => thread::sleep(Duration::from_millis(100)),
         }
-        // Not after each of a flood: with 800 connects a second that took 5.3 % of a
-        // core in place of 3.0 %.
+        // Not after every connect: at 800 connects a second that took 5.3 % of a core
+        // instead of 3.0 %.
         if looked.elapsed() >= TICK {
             clients.retain_mut(|client| client.advance(metrics));
             looked = Instant::now();
@@ -118,7 +118,7 @@ struct Client {
     heard: Instant,
     request: Vec<u8>,
     reply: Option<Reply>,
-    /// What is left of the answer.
+    /// The part of the answer that has not been sent.
     answer: Vec<u8>,
 }
 
@@ -136,15 +136,16 @@ impl Client {
         })
     }
 
-    /// Takes the exchange as far as it gets without waiting. False if the client can
-    /// be dropped: served, gone or too slow.
+    /// Takes the exchange as far as it gets without waiting. False if the client can be
+    /// dropped: it was served, is gone or was too slow.
     fn advance(&mut self, metrics: &Metrics) -> bool {
         let blocks = |error: io::Error| error.kind() == ErrorKind::WouldBlock;
         self.connected.elapsed() < DEADLINE && self.exchange(metrics).is_err_and(blocks)
     }
 
     /// # Errors
-    /// `WouldBlock` if it is not over; any other means that the client is gone.
+    /// `WouldBlock` if the exchange is not over; any other means that the client is
+    /// gone.
     fn exchange(&mut self, metrics: &Metrics) -> io::Result<()> {
         let mut chunk = [0; 4096];
         while self.reply.is_none() {
@@ -164,8 +165,9 @@ impl Client {
             let sent = self.stream.write(&self.answer)?;
             self.answer.drain(..sent);
         }
-        // What a refused client still sends would reset the connection before it
-        // has read why. Only a piece at a time: others wait.
+        // Read what a refused client still sends: unread, it would reset the connection
+        // before the client has read why. Only one chunk at a time, since other clients
+        // wait.
         self.stream.shutdown(Shutdown::Write)?;
         let refused = matches!(self.reply, Some(Reply::BadRequest | Reply::TooLarge));
         if refused && self.stream.read(&mut chunk)? > 0 {
@@ -175,7 +177,7 @@ impl Client {
     }
 }
 
-/// What a request gets.
+/// The reply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// The metrics.
@@ -192,10 +194,9 @@ pub enum Reply {
     TooLarge,
 }
 
-/// The reply to what has come of a request so far; nothing while it may still
-/// become a good one.
+/// The reply to what has arrived of a request; nothing while it may still become valid.
 pub fn reply_to(request: &[u8]) -> Option<Reply> {
-    // TLS, or whatever else, need not be waited for.
+    // TLS or some other protocol: do not wait for the rest.
     if matches!(request, [first, ..] if !first.is_ascii_uppercase()) {
         return Some(Reply::BadRequest);
     }
@@ -208,8 +209,7 @@ pub fn reply_to(request: &[u8]) -> Option<Reply> {
     Some(route(&request[..end]).unwrap_or(Reply::BadRequest))
 }
 
-/// Nothing if it is not HTTP/1. The request line decides; of the headers nothing
-/// depends.
+/// Nothing if it is not HTTP/1. Only the request line decides, never the headers.
 fn route(head: &[u8]) -> Option<Reply> {
     let line = head.split(|&byte| byte == b'\r').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');

@@ -1,6 +1,6 @@
-//! Signals, and the sleep that they end. SIGTERM and SIGINT stop, SIGUSR1 asks
-//! for a report. A stop must close the port in milliseconds whatever the loop is
-//! doing, so outside the sleep the handler itself ends the process.
+//! Signals, and the sleep that they end. SIGTERM and SIGINT stop the program, SIGUSR1
+//! asks for a report. A stop must close the port within milliseconds, whatever the loop
+//! is doing, so outside the sleep the handler itself ends the process.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,7 @@ use signal_hook::{flag, low_level};
 /// Why a sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// The time is over.
+    /// The time is up.
     Time,
     /// SIGUSR1: report and probe at once.
     Report,
@@ -22,15 +22,15 @@ pub enum Wake {
     Stop(&'static str),
 }
 
-/// The process's signals; make it once.
+/// The process's signals; create it once.
 #[derive(Debug)]
 pub struct Signals {
     wake: UnixStream,
     stop: Arc<AtomicUsize>,
     report: Arc<AtomicBool>,
-    /// While set, a stop signal ends the process from its handler, and the
-    /// kernel closes the port: 0.5 ms, also while a probe hangs or a log line
-    /// finds no reader. Clear only where the loop looks at `stop` itself.
+    /// While set, a stop signal ends the process from its handler, and the kernel
+    /// closes the port. That takes 0.5 ms, even while a probe hangs or a log line waits
+    /// for a reader. Cleared only where the loop itself checks `stop`.
     exit_at_once: Arc<AtomicBool>,
 }
 
@@ -47,8 +47,8 @@ impl Signals {
             report: Arc::default(),
             exit_at_once: Arc::new(AtomicBool::new(true)),
         };
-        // The handlers of a signal run in the order of their registration: the
-        // flags must be set before the pipe wakes whoever looks at them.
+        // The handlers of a signal run in the order of their registration: the flags
+        // must be set before the pipe wakes the loop, which checks them.
         for stop in [SIGTERM, SIGINT] {
             flag::register_conditional_shutdown(stop, 0, Arc::clone(&signals.exit_at_once))?;
             flag::register_usize(stop, Arc::clone(&signals.stop), stop as usize)?;
@@ -59,14 +59,14 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Sleeps for `time`, or until a signal comes or has come since the last
-    /// sleep.
+    /// Sleeps for `time`, or until a signal comes. One that came since the last sleep
+    /// ends this one at once.
     pub fn sleep(&self, time: Duration) -> Wake {
         let end = Instant::now() + time;
         self.exit_at_once.store(false, Ordering::SeqCst);
         let wake = self.wait(end);
         self.exit_at_once.store(true, Ordering::SeqCst);
-        // A stop between the last look and the store above only left its flag.
+        // A stop between the last check and the store above has only set its flag.
         self.stopped().unwrap_or(wake)
     }
 
@@ -79,7 +79,8 @@ impl Signals {
                 return Wake::Report;
             }
             let left = end.saturating_duration_since(Instant::now());
-            // A timeout of zero is an error, not a look without waiting.
+            // A read timeout of zero is an error; it does not mean to read without
+            // waiting.
             if left.is_zero() || self.wake.set_read_timeout(Some(left)).is_err() {
                 return Wake::Time;
             }

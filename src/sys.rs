@@ -1,5 +1,5 @@
-//! The system calls that `std` lacks, and the only file with unsafe code. What
-//! they are for stands in `ports.rs` and `main.rs`.
+//! The system calls that `std` lacks, and the only file with unsafe code. `ports.rs`
+//! and `main.rs` explain what they are for.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 pub use libc::{SO_REUSEADDR, SO_REUSEPORT};
 use libc::{SOL_SOCKET, c_int, socklen_t};
 
-/// socket(2) and bind(2), with options of socket(7) in between: `std` binds a TCP
-/// socket only to listen on it, and with options of its own choice.
+/// socket(2) and bind(2), with options of socket(7) in between. `std` binds a TCP
+/// socket only to listen on it, and chooses the options itself.
 pub fn bind(address: SocketAddr, options: &[c_int]) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => libc::AF_INET,
@@ -18,7 +18,7 @@ pub fn bind(address: SocketAddr, options: &[c_int]) -> io::Result<OwnedFd> {
     };
     // SAFETY: numbers go in and a number comes out.
     let socket = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    // SAFETY: the descriptor has just been made, nobody else has it.
+    // SAFETY: the descriptor has just been created; nothing else owns it.
     let socket = check(socket).map(|socket| unsafe { OwnedFd::from_raw_fd(socket) })?;
     for &option in options {
         set(&socket, option, true)?;
@@ -52,21 +52,21 @@ pub fn set(socket: &OwnedFd, option: c_int, on: bool) -> io::Result<()> {
     check(unsafe { libc::setsockopt(fd, SOL_SOCKET, option, pointer, length) }).map(drop)
 }
 
-/// listen(2), on a socket that has just been bound, or that listens already: then it
-/// changes the backlog.
+/// listen(2), on a socket that has just been bound, or on one that already listens, to
+/// change its backlog.
 pub fn listen(socket: OwnedFd, backlog: c_int) -> io::Result<TcpListener> {
     // SAFETY: numbers go in and a number comes out.
     check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
     Ok(socket.into())
 }
 
-/// mlockall(2): keeps in memory what is mapped now.
+/// mlockall(2): locks in memory what is mapped now.
 pub fn lock_memory() -> io::Result<()> {
     // SAFETY: a number goes in and a number comes out.
     check(unsafe { libc::mlockall(libc::MCL_CURRENT) }).map(drop)
 }
 
-/// The result of a system call, or what errno(3) says of it.
+/// The result of a system call, or the error in errno(3).
 fn check(result: c_int) -> io::Result<c_int> {
     (result >= 0)
         .then_some(result)

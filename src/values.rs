@@ -1,4 +1,4 @@
-//! One value of the command line, from its text: nothing if it is not allowed.
+//! Parses one value of the command line; returns nothing if it is not allowed.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         "m" => 60_000_000_000,
         _ => return None,
     };
-    // Nine digits of a second are nanoseconds.
+    // Nine decimals of a second are nanoseconds.
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let digits = u32::try_from(fraction.len())
         .ok()
@@ -27,24 +27,24 @@ pub fn duration(text: &str) -> Option<Duration> {
         .map(Duration::from_nanos)
 }
 
-/// One that can be probed, wherever its host is.
+/// A URL that can be probed, whatever its host is.
 pub fn url(text: &str) -> Option<Uri> {
-    // Never sent, so it cannot be meant: Uri drops it.
+    // Uri would drop a fragment. It is never sent, so it must be a mistake.
     if text.contains('#') {
         return None;
     }
     let url: Uri = text.parse().ok()?;
     let (host, authority) = (url.host()?, url.authority()?.as_str());
-    // What is not a valid port counts as none, and would become port 80. A user
-    // name before the host fails here too: it would be sent as a password.
+    // Uri treats an invalid port as none, which would become port 80. A user name
+    // before the host fails here too: it would be sent as credentials.
     let port = authority.strip_prefix(host)?;
     let port_is_good = port.is_empty() || url.port_u16().is_some_and(|port| port > 0);
     let is_good = url.scheme_str() == Some("http") && !host.is_empty() && port_is_good;
     is_good.then_some(url)
 }
 
-/// One that a TCP connect can reach: the system lets a socket listen on a group or
-/// on everybody, and nothing ever comes.
+/// An address that a TCP connect can reach. The system also lets a socket listen on a
+/// multicast or broadcast address, but no connection ever arrives there.
 pub fn address(text: &str) -> Option<SocketAddr> {
     let address: SocketAddr = text.parse().ok()?;
     let ip = address.ip().to_canonical();
@@ -52,16 +52,16 @@ pub fn address(text: &str) -> Option<SocketAddr> {
     (address.port() > 0 && is_one).then_some(address)
 }
 
-/// Whether a socket on one address keeps another from the same port, or takes its
-/// connections: a wildcard covers its family, `[::]` covers IPv4 too.
+/// Whether a socket on one address keeps another off the same port, or takes its
+/// connections. A wildcard covers its family; `[::]` covers IPv4 too.
 pub fn overlap(a: &SocketAddr, b: &SocketAddr) -> bool {
-    // What --listen '[::ffff:127.0.0.1]:1' opens is 127.0.0.1.
+    // --listen '[::ffff:127.0.0.1]:1' opens 127.0.0.1.
     let (ip, other) = (a.ip().to_canonical(), b.ip().to_canonical());
     let covers = |ip: IpAddr, other: IpAddr| match ip {
         IpAddr::V4(ip) => ip.is_unspecified() && other.is_ipv4(),
         IpAddr::V6(ip) => ip.is_unspecified(),
     };
-    // A link-local address is another one on every link.
+    // The same link-local address is a different one on every link.
     let same = match (a, b) {
         (SocketAddr::V6(a), SocketAddr::V6(b)) if a.ip().is_unicast_link_local() => {
             a.ip() == b.ip() && a.scope_id() == b.scope_id()
@@ -71,7 +71,7 @@ pub fn overlap(a: &SocketAddr, b: &SocketAddr) -> bool {
     a.port() == b.port() && (same || covers(ip, other) || covers(other, ip))
 }
 
-/// A header that can be sent, blanks around its value left out.
+/// A header that can be sent, without the blanks around its value.
 pub fn http_header(text: &str) -> Option<(HeaderName, HeaderValue)> {
     let (name, value) = text.split_once(':')?;
     let value = value.trim_matches([' ', '\t']);
@@ -104,7 +104,7 @@ mod tests {
             ("[::1]:1", "[::]:1", true),
             ("[::1]:1", "[::2]:1", false),
             ("[::]:1", "[::]:1", true),
-            // IPv4 in IPv6's clothes.
+            // IPv4-mapped addresses.
             ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
             ("[::ffff:127.0.0.1]:1", "127.0.0.2:1", false),
             ("[::ffff:127.0.0.1]:1", "0.0.0.0:1", true),

@@ -124,12 +124,12 @@ impl Config {
     pub fn worst_cases(&self) -> String {
         format!(
             "\
-worst-case times, each plus the duration of one answered probe (one that takes
-longer than an interval counts in its place):
+worst-case times, each plus the duration of one answered probe (a probe that
+takes longer than its interval counts in place of the interval):
 closes {:?} after a bad answer
 closes {:?} after a hang
 opens {:?} after a good answer
-closes {:?} after the last probe, should healthport itself stall
+closes {:?} after the last probe if healthport itself stalls
 ",
             self.closes_after_bad(Duration::ZERO),
             self.closes_after_hang(Duration::ZERO),

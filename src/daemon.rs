@@ -74,7 +74,7 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
     if watchdog.is_some_and(|watchdog| watchdog * 3 / 4 <= config.timeout) {
         world.log(
             Level::Warn,
-            "the watchdog's time (WatchdogSec=) is not longer than 4/3 of --timeout: a hung service will look like a hung healthport",
+            "WatchdogSec= is not longer than 4/3 of --timeout: a hung service will look like a hung healthport",
         );
     }
 
@@ -218,7 +218,7 @@ impl World for Host {
             Ok(false) => None,
             Ok(true) => Some(format!("drained, {path:?} exists")),
             // When in doubt, close the port.
-            Err(error) => Some(format!("drained, cannot look for {path:?}: {error}")),
+            Err(error) => Some(format!("drained, cannot check for {path:?}: {error}")),
         }
     }
 

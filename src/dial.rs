@@ -111,7 +111,7 @@ fn connect(address: SocketAddr, left: Duration) -> Result<TcpStream, (Error, boo
     let (reason, nobody) = match connected {
         Ok((stream, own)) if own == address => {
             hang_up(&stream);
-            let reason = "connected to itself, nobody listens there";
+            let reason = "connected to itself, nothing listens there";
             (reason.to_string(), true)
         }
         Ok((stream, _)) => return Ok(stream),

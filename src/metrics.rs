@@ -111,7 +111,7 @@ impl Metrics {
             ),
             gauge(
                 "healthport_probe_http_status_code",
-                "Status of the last probe, 0 = no answer.",
+                "HTTP status of the last probe, 0 = no answer.",
                 count(&counters.status),
             ),
             metric(
@@ -132,7 +132,7 @@ impl Metrics {
             metric(
                 "healthport_transitions_total",
                 "counter",
-                "Changes of the port.",
+                "How often the port opened or closed.",
                 &[("open", &counters.opened), ("closed", &counters.closed)]
                     .map(|(to, counter)| (format!("{{to=\"{to}\"}}"), count(counter).to_string())),
             ),
@@ -148,7 +148,7 @@ impl Metrics {
             ),
             counter(
                 "healthport_connections_total",
-                "Accepted checks: is the switch really looking?",
+                "Checks accepted on the port: does the switch really check?",
                 &self.connections.count,
             ),
             gauge(
@@ -163,7 +163,7 @@ impl Metrics {
             ),
             counter(
                 "healthport_lease_expirations_total",
-                "How often an open port closed itself, the loop standing still.",
+                "How often the lease of an open port expired because the loop stalled.",
                 &counters.lease_expirations,
             ),
             gauge(

@@ -47,7 +47,7 @@ pub enum Takes {
 #[rustfmt::skip] // a table
 pub const ROWS: &[Row] = &[
     Row { names: "-u, --url URL",
-        help: "what to probe, plain HTTP; no name but localhost\n[{default}]",
+        help: "what to probe: plain HTTP, IP address or localhost\n[{default}]",
         takes: Text("a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)",
             |config, text| url(text).map(|url| config.url = url)),
         show: |config| config.url.to_string() },
@@ -56,7 +56,7 @@ pub const ROWS: &[Row] = &[
         takes: Text(ADDRESS, |config, text| address(text).map(|port| config.listen.push(port))),
         show: |config| config.ports() },
     Row { names: "-i, --interval DURATION",
-        help: "from probe to probe, {range} [{default}]",
+        help: "from one probe to the next, {range} [{default}]",
         takes: Time("10ms", "60m", |config, time| config.interval = time),
         show: |config| format!("{:?}", config.interval) },
     Row { names: "    --fast-interval DURATION",
@@ -65,7 +65,7 @@ pub const ROWS: &[Row] = &[
         takes: Time("10ms", "60m", |config, time| config.fast_interval = Some(time)),
         show: |config| format!("{:?}", config.fast_interval()) },
     Row { names: "-t, --timeout DURATION",
-        help: "for a whole probe, {range} [{default}]",
+        help: "limit for a whole probe, {range} [{default}]",
         takes: Time("1ms", "1m", |config, time| config.timeout = time),
         show: |config| format!("{:?}", config.timeout) },
     Row { names: "    --rise N",
@@ -77,13 +77,13 @@ pub const ROWS: &[Row] = &[
         takes: Count(1, 100, |config, count| config.fall = count),
         show: |config| config.fall.to_string() },
     Row { names: "    --expect-status LIST",
-        help: "good codes and ranges: 200,204,300-399 [{default}]",
+        help: "good status codes, like 200,204,300-399 [{default}]",
         takes: Text("codes and ranges from 200 to 599, like 200,204,300-399",
             |config, text| text.parse().map(|list| config.expect_status = list).ok()),
         show: |config| config.expect_status.to_string() },
     Row { names: "    --expect-body TEXT",
         help: "the first 10 KiB of the body must contain TEXT",
-        takes: Text("a text that is not empty",
+        takes: Text("a non-empty text",
             |config, text| (!text.is_empty()).then(|| config.expect_body = Some(text.into()))),
         show: |config| or_off(config.expect_body.as_ref()) },
     Row { names: "    --method METHOD",
@@ -92,14 +92,14 @@ pub const ROWS: &[Row] = &[
             |config, word| word.parse().map(|method| config.method = method).ok()),
         show: |config| config.method.to_string() },
     Row { names: "    --header 'NAME: VALUE'",
-        help: "send it too, repeatable; Host replaces the URL's",
+        help: "extra header, repeatable; Host replaces the URL's",
         takes: Text("'NAME: VALUE' on one line",
             |config, text| http_header(text).map(|header| config.header.push(header))),
         show: |config| { // The values may be secrets.
             let names: Vec<_> = config.header.iter().map(|(name, _)| name.as_str()).collect();
             or_off(Some(names.join(", ")).filter(|list| !list.is_empty())) } },
     Row { names: "    --drain-file PATH",
-        help: "while it exists the port is closed; absolute",
+        help: "absolute path; the port is closed while it exists",
         takes: Text("an absolute path", // The working directory is the unit's or the image's.
             |config, text| text.starts_with('/').then(|| config.drain_file = Some(text.into()))),
         show: |config| or_off(config.drain_file.as_ref().map(|path| path.display())) },
@@ -216,7 +216,7 @@ usage: healthport [OPTIONS]
         help += &format!("  {:26}  {right}\n", row.names);
     }
     help + "
-A DURATION carries its unit: ms, s or m. SIGUSR1 logs the state.
+A DURATION needs a unit: ms, s or m. SIGUSR1 logs the state.
 Everything else is in healthport(8).
 "
 }
@@ -263,7 +263,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Confi
             Arg::Long(name) => format!("--{name}"),
             Arg::Value(value) => {
                 return Err(format!(
-                    "unexpected argument {value:?}: there are only options"
+                    "unexpected argument {value:?}: only options are allowed"
                 ));
             }
         };
@@ -320,8 +320,8 @@ const OWN_HEADERS: [HeaderName; 5] = [
 fn check(config: &Config) -> Result<(), String> {
     if dial::addresses(&config.url).is_none() {
         return Err(format!(
-            "--url {:?} is not allowed: names are not looked up, its host is an IP address \
-             or localhost, and --header 'Host: NAME' sends a name",
+            "--url {:?} is not allowed: its host must be an IP address or localhost, since names \
+             are not looked up; to send a name, use --header 'Host: NAME'",
             config.url.to_string()
         ));
     }
@@ -346,20 +346,20 @@ fn check(config: &Config) -> Result<(), String> {
     let (interval, fast_interval) = (config.interval, config.fast_interval());
     if fast_interval > interval {
         return Err(format!(
-            "--fast-interval '{fast_interval:?}' is more than --interval '{interval:?}': a change would be counted more slowly than it is looked for"
+            "--fast-interval '{fast_interval:?}' is longer than --interval '{interval:?}': probes would slow down while a change is being counted"
         ));
     }
     // A --max-age shorter than one cycle would close the port of a healthy service.
     let (cycle, max_age) = (interval + config.timeout, config.max_age());
     if max_age < cycle {
         return Err(format!(
-            "--max-age '{max_age:?}' is less than interval + timeout, {cycle:?}: the port would close between two probes"
+            "--max-age '{max_age:?}' is shorter than interval + timeout, {cycle:?}: the port would close between two probes"
         ));
     }
     let names = || config.header.iter().map(|(name, _)| name);
     if let Some(name) = names().find(|name| OWN_HEADERS.contains(name)) {
         return Err(format!(
-            "--header '{name}' is the probe's own: any other is allowed"
+            "--header '{name}' is set by the probe itself: any other is allowed"
         ));
     }
     if names().filter(|name| *name == header::HOST).count() > 1 {

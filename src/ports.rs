@@ -145,7 +145,7 @@ impl Port {
             // port below 1024 (EACCES).
             let hint = match error.kind() {
                 io::ErrorKind::PermissionDenied => {
-                    ", see SocketBindAllow= in the unit; ports below 1024 take a privilege"
+                    ", see SocketBindAllow= in the unit; ports below 1024 need a privilege"
                 }
                 _ => "",
             };
@@ -162,7 +162,7 @@ impl Port {
         if let Some(listener) = &self.listener {
             let error = match listener.helper.try_recv() {
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => "the helper died".to_string(),
+                Err(TryRecvError::Disconnected) => "the helper thread died".to_string(),
                 Ok(error) => error.to_string(),
             };
             // The helper has given up since the last cycle and closed the port. Stay

@@ -98,7 +98,7 @@ impl Reporter<'_> {
         Some((
             Level::Error,
             format!(
-                "port closed: no probe ended for --max-age {max_age:?}, the loop stood still; it opens after {rise} good in a row"
+                "port closed: no probe ended for --max-age {max_age:?}, the loop stalled; it opens after {rise} good probes in a row"
             ),
         ))
     }
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_ran_out_is_said_before_what_came_next() {
-        let expired = "! port closed: no probe ended for --max-age 8s, the loop stood still; it opens after 2 good in a row";
+        let expired = "! port closed: no probe ended for --max-age 8s, the loop stalled; it opens after 2 good probes in a row";
         let open = "port open on 127.0.0.1:1, [::1]:2: good (closed for ";
         plays(&[
             (1, "up good OO", &format!("{open}1.0s)"), "port open: good"),

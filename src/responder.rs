@@ -235,7 +235,7 @@ impl Reply {
                 ("200 OK", text.as_str())
             }
             Reply::Livez if metrics.is_live() => ("200 OK", "ok\n"),
-            Reply::Livez => ("503 Service Unavailable", "the loop stands still\n"),
+            Reply::Livez => ("503 Service Unavailable", "the loop has stalled\n"),
             Reply::BadRequest => ("400 Bad Request", "not HTTP/1\n"),
             Reply::NotFound => ("404 Not Found", "try /metrics or /livez\n"),
             Reply::MethodNotAllowed => ("405 Method Not Allowed\r\nAllow: GET", "only GET\n"),

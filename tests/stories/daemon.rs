@@ -386,7 +386,7 @@ fn the_drain_file_closes_whatever_the_service_says() {
         &service,
         &["--drain-file", below.to_str().unwrap()],
     );
-    doubtful.says("drained, cannot look for");
+    doubtful.says("drained, cannot check for");
     probes(&service, 10);
     assert!(!doubtful.is_open());
 }
@@ -546,7 +546,7 @@ fn a_port_that_takes_a_privilege_says_so() {
     let healthport = Healthport::spawn(address, command.stderr(Stdio::piped()));
     healthport.says(&format!(
         "port closed: cannot listen on {listen}: Permission denied (os error 13), \
-         see SocketBindAllow= in the unit; ports below 1024 take a privilege"
+         see SocketBindAllow= in the unit; ports below 1024 need a privilege"
     ));
     healthport.opens();
 }

@@ -14,20 +14,20 @@ healthport: opens a TCP port only while an HTTP health endpoint says ready
 
 usage: healthport [OPTIONS]
 
-  -u, --url URL               what to probe, plain HTTP; no name but localhost
+  -u, --url URL               what to probe: plain HTTP, IP address or localhost
                               [http://localhost:1936/healthz/ready]
   -l, --listen ADDR:PORT      the port to open, up to 16 times [0.0.0.0:18898]
-  -i, --interval DURATION     from probe to probe, 10ms to 60m [1s]
+  -i, --interval DURATION     from one probe to the next, 10ms to 60m [1s]
       --fast-interval DURATION  while a change is being counted, 10ms to 60m
                               [100ms, or the interval where that is shorter]
-  -t, --timeout DURATION      for a whole probe, 1ms to 1m [3s]
+  -t, --timeout DURATION      limit for a whole probe, 1ms to 1m [3s]
       --rise N                good probes in a row to open, 1 to 100 [1]
       --fall N                bad probes in a row to close, 1 to 100 [2]
-      --expect-status LIST    good codes and ranges: 200,204,300-399 [200]
+      --expect-status LIST    good status codes, like 200,204,300-399 [200]
       --expect-body TEXT      the first 10 KiB of the body must contain TEXT
       --method METHOD         GET or HEAD [GET]
-      --header 'NAME: VALUE'  send it too, repeatable; Host replaces the URL's
-      --drain-file PATH       while it exists the port is closed; absolute
+      --header 'NAME: VALUE'  extra header, repeatable; Host replaces the URL's
+      --drain-file PATH       absolute path; the port is closed while it exists
       --max-age DURATION      close when no probe has ended for this long
                               [2 x (interval + timeout)]
       --metrics-listen ADDR:PORT  serve /metrics and /livez there [off]
@@ -37,7 +37,7 @@ usage: healthport [OPTIONS]
   -h, --help                  print this and exit
   -V, --version               print the version and exit
 
-A DURATION carries its unit: ms, s or m. SIGUSR1 logs the state.
+A DURATION needs a unit: ms, s or m. SIGUSR1 logs the state.
 Everything else is in healthport(8).
 ";
 
@@ -59,19 +59,19 @@ max-age        8s
 metrics-listen off
 log-level      info
 
-worst-case times, each plus the duration of one answered probe (one that takes
-longer than an interval counts in its place):
+worst-case times, each plus the duration of one answered probe (a probe that
+takes longer than its interval counts in place of the interval):
 closes 1.1s after a bad answer
 closes 7s after a hang
 opens 1s after a good answer
-closes 8s after the last probe, should healthport itself stall
+closes 8s after the last probe if healthport itself stalls
 ";
 
 const URL: &str = "a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)";
 const ADDRESS: &str =
     "an IP address and a port, like 0.0.0.0:18898 or [::]:18898, not multicast or broadcast";
-const NAME: &str = "names are not looked up, its host is an IP address or localhost, \
-                    and --header 'Host: NAME' sends a name";
+const NAME: &str = "its host must be an IP address or localhost, since names are not \
+                    looked up; to send a name, use --header 'Host: NAME'";
 const INTERVAL: &str = "a number with its unit (ms, s or m), from 10ms to 60m";
 const TIMEOUT: &str = "a number with its unit (ms, s or m), from 1ms to 1m";
 const MAX_AGE: &str = "a number with its unit (ms, s or m), from interval + timeout to 240m";
@@ -125,7 +125,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         STATUS,
         "|ok|20|0200|+200|100|600|200,|200, 204|299-200|200-|200-299-399",
     ),
-    ("--expect-body", "a text that is not empty", ""),
+    ("--expect-body", "a non-empty text", ""),
     ("--method", "GET or HEAD", "|get|POST"),
     (
         "--header",
@@ -339,7 +339,7 @@ fn options_that_do_not_go_together() {
         "Expect: 100-continue",
         "upgrade: h2c",
     ] {
-        is_usage_error(&["--header", own], &["--header", "the probe's own"]);
+        is_usage_error(&["--header", own], &["--header", "set by the probe itself"]);
     }
 }
 

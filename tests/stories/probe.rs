@@ -416,7 +416,7 @@ fn a_probe_that_meets_itself_leaves_nothing() {
     let lines: Vec<_> = stdout.lines().collect();
     for (line, address) in lines.iter().zip(["127.0.0.1", "[::1]", "127.0.0.1"]) {
         let sentence = format!(
-            "/ cannot connect to {address}:41000: connected to itself, nobody listens there"
+            "/ cannot connect to {address}:41000: connected to itself, nothing listens there"
         );
         assert!(
             line.starts_with("connect: ") && line.ends_with(&sentence),

@@ -79,8 +79,7 @@ impl Signals {
                 return Wake::Report;
             }
             let left = end.saturating_duration_since(Instant::now());
-            // A read timeout of zero is an error; it does not mean to read without
-            // waiting.
+            // A read timeout of zero is an error, not a read that does not wait.
             if left.is_zero() || self.wake.set_read_timeout(Some(left)).is_err() {
                 return Wake::Time;
             }

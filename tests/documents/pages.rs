@@ -1,7 +1,11 @@
-//! Every page: its links lead somewhere, its options exist.
+//! Every page: its links lead somewhere, its commands and options exist, and the
+//! front page stays one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::tool;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -110,4 +114,66 @@ fn the_options_exist() {
         }
     }
     assert!(options > 2, "{options} options");
+}
+
+/// The commands of a page: its blocks of sh, and what is indented as code.
+fn commands(text: &str) -> String {
+    let blocks = text.split("\n```sh\n").skip(1);
+    let blocks = blocks.map(|rest| rest.split("```").next().unwrap().to_string());
+    let indented = text.lines().filter_map(|line| line.strip_prefix("    "));
+    let commands = indented.filter(|line| line.starts_with(|c: char| c.is_alphanumeric()));
+    blocks
+        .chain(commands.map(|line| format!("{line}\n")))
+        .collect()
+}
+
+/// What a command names in this project and is not there.
+fn missing(command: &str) -> Option<String> {
+    let exists = |path: &str| Path::new(ROOT).join(path).exists();
+    let words: Vec<_> = command.split_whitespace().collect();
+    let after = |flag: &str| words.iter().skip_while(|&&word| word != flag).nth(1);
+    let script = words.first().filter(|word| {
+        ["tests/", "systemd/", ".ci/"]
+            .iter()
+            .any(|folder| word.starts_with(folder))
+    });
+    if let Some(script) = script.filter(|script| !exists(script)) {
+        return Some(script.to_string());
+    }
+    let test = after("--test").filter(|_| words.contains(&"cargo"));
+    if let Some(test) = test.filter(|test| *test == &test.to_lowercase()) {
+        let there = [format!("tests/{test}.rs"), format!("tests/{test}/main.rs")];
+        if !there.iter().any(|path| exists(path)) {
+            return Some(format!("--test {test}"));
+        }
+    }
+    None
+}
+
+#[test]
+fn the_commands_can_be_read_and_name_what_is_there() {
+    let mut found = 0;
+    for (page, text) in pages() {
+        let commands = commands(&text);
+        let mut shell = Command::new("sh");
+        let (ok, said) = tool(shell.args(["-n", "-c", &commands]), "");
+        assert!(ok, "{}: {said}", page.display());
+        for command in commands.lines() {
+            assert_eq!(missing(command), None, "{}: {command}", page.display());
+            found += 1;
+        }
+    }
+    assert!(found > 30, "{found} lines of commands");
+    for command in [
+        "tests/nothing.sh",
+        "SECONDS=1 cargo test --release --test nothing",
+    ] {
+        assert!(missing(command).is_some(), "{command}");
+    }
+}
+
+#[test]
+fn the_readme_answers_in_a_minute() {
+    let lines = include_str!("../../README.md").lines().count();
+    assert!(lines <= 160, "{lines} lines");
 }

@@ -7,3 +7,4 @@ mod common;
 mod man;
 mod pages;
 mod readme;
+mod recipes;

@@ -104,7 +104,7 @@ fn the_options_exist() {
                     .split('=')
                     .next()
                     .unwrap()
-                    .trim_end_matches([',', '.', ')']);
+                    .trim_end_matches([',', '.', ')', '"']);
                 let exists = help
                     .split(|c: char| c.is_whitespace() || c == ',')
                     .any(|known| known == name);

@@ -1,0 +1,129 @@
+//! man/recipes.md, held against the program, HAProxy and keepalived; and the one
+//! set of numbers that every recipe gives the switch.
+
+use std::fs;
+use std::process::Command;
+
+use crate::common::{Folder, run, tool};
+
+const PAGE: &str = include_str!("../../man/recipes.md");
+
+/// The code blocks in a language, in their order.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let start = format!("```{language}\n");
+    let blocks = PAGE.split(&start).skip(1);
+    blocks
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
+/// The recipes: what stands between two headings of the third level.
+fn recipes() -> Vec<&'static str> {
+    let recipes = PAGE.split("\n### ").skip(1);
+    recipes
+        .map(|rest| rest.split("\n## ").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn every_recipe_says_what_was_tried() {
+    let recipes = recipes();
+    assert!(recipes.len() > 12, "{} recipes", recipes.len());
+    for recipe in recipes {
+        let said = ["Tried: ", "Not tried here; "];
+        assert!(said.iter().any(|word| recipe.contains(word)), "{recipe}");
+    }
+}
+
+#[test]
+fn the_program_takes_every_command() {
+    let blocks = blocks("sh");
+    let commands = blocks.iter().flat_map(|block| block.lines());
+    let commands = commands.filter_map(|line| line.strip_prefix("healthport"));
+    let mut count = 0;
+    for options in commands {
+        let words = options.split_whitespace().chain(["--check-config"]);
+        let (code, stdout, stderr) = run(&words.collect::<Vec<_>>());
+        assert_eq!(code, Some(0), "healthport{options}: {stderr}");
+        // A word that is taken for nothing would leave the defaults.
+        for word in options
+            .split_whitespace()
+            .filter(|word| !word.starts_with("--"))
+        {
+            assert!(stdout.contains(word), "healthport{options}: {word}");
+        }
+        count += 1;
+    }
+    assert!(count > 7, "{count} commands");
+}
+
+/// The table of worst cases is the program's part, the switch's two checks and their
+/// sum; and the switches that count as it does are given these numbers.
+#[test]
+fn the_numbers_are_one_set() {
+    let (_, stdout, _) = run(&["--check-config"]);
+    for (row, words) in [("says \"not ready\"", "a bad answer"), ("hangs", "a hang")] {
+        let row = PAGE
+            .lines()
+            .find(|line| line.starts_with(&format!("| the service {row}")));
+        let cells: Vec<_> = row.expect("a row").split(" | ").collect();
+        let seconds = |cell: &str| {
+            let number = cell.trim_end_matches(" |").trim_end_matches(" s");
+            number.parse::<f64>().expect("a number of seconds")
+        };
+        let closes = format!("closes {}s after {words}", seconds(cells[1]));
+        assert!(stdout.contains(&closes), "{closes}: {stdout}");
+        assert_eq!(cells[2], "2 x 2 s");
+        assert_eq!(seconds(cells[3]), seconds(cells[1]) + 4.0, "{cells:?}");
+    }
+    let man = include_str!("../../man/healthport.8");
+    for page in [PAGE, man] {
+        assert!(page.contains("check port 18898 inter 2s fall 2 rise 1\n"));
+        for line in [
+            "delay_loop 2\n",
+            "connect_timeout 2\n",
+            "retry 1\n",
+            "delay_before_retry 2\n",
+        ] {
+            assert!(page.contains(line), "{line}");
+        }
+    }
+    assert!(PAGE.contains("interval=2 fails=2 passes=1;"));
+}
+
+#[test]
+#[ignore = "needs haproxy"]
+fn haproxy_takes_its_blocks() {
+    let timeouts = "defaults\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n";
+    // What the page says that the reader has: a backend named app.
+    let backend = "\nbackend app\n mode http\n server app1 192.0.2.21:8080\n";
+    let blocks = blocks("haproxy");
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let folder = Folder::new();
+        let file = folder.file("config");
+        fs::write(&file, format!("{timeouts}{block}{backend}")).unwrap();
+        let (ok, said) = tool(Command::new("haproxy").args(["-c", "-f"]).arg(&file), "");
+        assert!(ok && !said.contains("WARNING"), "{block}{said}");
+    }
+}
+
+/// The one for IPVS. `keepalived -t` of 2.2 kills itself over a vrrp_script that
+/// another user runs.
+#[test]
+#[ignore = "needs keepalived"]
+fn keepalived_takes_its_block() {
+    let takes = |block: &str| {
+        let folder = Folder::new();
+        let file = folder.file("config");
+        fs::write(&file, block).unwrap();
+        let (ok, said) = tool(Command::new("keepalived").args(["-t", "-f"]).arg(&file), "");
+        (ok && said.is_empty(), said)
+    };
+    let blocks = blocks("keepalived");
+    assert!(blocks[0].starts_with("virtual_server "), "{blocks:?}");
+    let (ok, said) = takes(blocks[0]);
+    assert!(ok, "{said}");
+    let (ok, _) = takes(&blocks[0].replace("retry", "retrry"));
+    assert!(!ok, "keepalived takes nonsense");
+}

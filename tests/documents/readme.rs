@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::common::{BINARY, Folder, Healthport, own_address, run, tool};
+use crate::common::{BINARY, Healthport, own_address, run};
 
 const README: &str = include_str!("../../README.md");
 
@@ -25,6 +25,41 @@ fn the_main_job_with_the_defaults() {
     let mut healthport = Healthport::spawn(own_address(), command.stderr(Stdio::piped()));
     healthport.says("port closed: cannot connect to 127.0.0.1:1936: Connection refused");
     assert!(healthport.child.try_wait().unwrap().is_none(), "it waits");
+}
+
+/// The two terminals, in a network of their own, since 8000 may be taken. The
+/// service is stopped as soon as the port is open.
+#[test]
+#[ignore = "needs unshare, ip and python3"]
+fn the_service_to_try_it_with() {
+    let blocks = blocks("sh");
+    let service = blocks.iter().find(|block| block.starts_with("python3 "));
+    let ours = blocks
+        .iter()
+        .find_map(|block| block.split_once("cargo run --release --locked -- "));
+    let script = format!(
+        "ip link set lo up
+        {} >/dev/null 2>&1 & service=$!
+        {BINARY} {} 2>&1 | while read -r line; do
+            echo \"$line\" >&2
+            case $line in *'port open'*) kill $service;; esac
+        done",
+        service.unwrap().trim(),
+        ours.unwrap().1.trim(),
+    );
+    let mut command = Command::new("unshare");
+    command.args([
+        "--map-root-user",
+        "--net",
+        "--pid",
+        "--kill-child",
+        "sh",
+        "-c",
+        &script,
+    ]);
+    let healthport = Healthport::spawn(own_address(), command.stderr(Stdio::piped()));
+    healthport.says("port open");
+    healthport.says("port closed: cannot connect to 127.0.0.1:8000: Connection refused");
 }
 
 #[test]
@@ -55,20 +90,6 @@ fn every_test_is_run() {
         }
     }
     assert!(files > 20, "{files} files");
-}
-
-#[test]
-#[ignore = "needs haproxy"]
-fn the_switch_accepts_its_stanza() {
-    let defaults = "defaults\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n";
-    for stanza in blocks("haproxy") {
-        let folder = Folder::new();
-        let file = folder.file("config");
-        fs::write(&file, format!("{defaults}{stanza}")).unwrap();
-        let (ok, said) = tool(Command::new("haproxy").args(["-c", "-f"]).arg(&file), "");
-        assert!(ok, "{said}");
-    }
-    assert_eq!(blocks("haproxy").len(), 1);
 }
 
 #[test]

@@ -1,20 +1,24 @@
-"""What openshift/ promises, read from its files: called by tests/packaging/openshift.rs with
-the Python of target/venv and the program's path in HEALTHPORT.
+"""What openshift/ promises, read from its files as kubectl renders them: called by
+tests/packaging/openshift.rs with the Python of target/venv and the program's path in
+HEALTHPORT.
 
 Kubernetes' own objects are checked against its schemas. Those of OpenShift and of
 the Prometheus operator are in no package: their shape is compared with what is
-meant, their rules are run by promtool. There is no Butane binary in a package
-registry either: what Butane would read is checked, not what it writes.
+meant, their rules and queries are run by promtool. There is no Butane binary in a
+package registry either: what Butane would read is checked, not what it writes.
 """
 
 import base64
+import configparser
 import copy
 import gzip
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -43,7 +47,8 @@ def run(*command):
     try:
         done = subprocess.run(command, stdout=pipe, stderr=both, text=True, timeout=60)
     except FileNotFoundError:
-        package = {"promtool": "prometheus", "systemd-analyze": "systemd"}[command[0]]
+        package = {"promtool": "prometheus", "systemd-analyze": "systemd"}.get(command[0])
+        assert package, f"{command[0]}: pip install --requirement tests/openshift/requirements.txt"
         raise AssertionError(f"{command[0]} is missing: apt-get install {package}") from None
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
     return done.stdout
@@ -55,14 +60,45 @@ def settings(args):
     return dict(line.split(maxsplit=1) for line in lines[: lines.index("")])
 
 
-MANIFEST = {doc["kind"]: doc for doc in yaml.safe_load_all(read("openshift/daemonset.yaml"))}
-DAEMONSET = MANIFEST["DaemonSet"]["spec"]
+def render(folder):
+    """What `oc apply --kustomize` would send, by kind and name."""
+    kubectl = Path(sys.executable).parent / "kubectl"
+    docs = yaml.safe_load_all(run(kubectl, "kustomize", ROOT / folder))
+    return {(doc["kind"], doc["metadata"]["name"]): doc for doc in docs}
+
+
+OPENSHIFT, KUBERNETES = render("openshift"), render("openshift/kubernetes")
+WORKLOAD = [
+    ("Namespace", "healthport"),
+    ("ServiceAccount", "healthport"),
+    ("DaemonSet", "healthport"),
+]
+BINDING = ("RoleBinding", "healthport-hostnetwork-v2")
+BOARD = ("ConfigMap", "grafana-dashboard-healthport")
+MONITORING = [
+    ("PodMonitor", "healthport"),
+    ("PrometheusRule", "healthport"),
+    ("PrometheusRule", "healthport-notchecked"),
+]
+DAEMONSET = OPENSHIFT["DaemonSet", "healthport"]["spec"]
 POD = DAEMONSET["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 PORTS = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
-MONITOR, RULES = yaml.safe_load_all(read("openshift/podmonitor.yaml"))
+MONITOR = OPENSHIFT["PodMonitor", "healthport"]
+GROUPS = [
+    group
+    for (kind, _), doc in sorted(OPENSHIFT.items())
+    if kind == "PrometheusRule"
+    for group in doc["spec"]["groups"]
+]
+ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
+DASHBOARD = json.loads(read("openshift/dashboard.json"))
+PANELS = [panel for row in DASHBOARD["rows"] for panel in row["panels"]]
+QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
+TUNED = yaml.safe_load(read("openshift/tuned.yaml"))
 BUTANE = yaml.safe_load(read("openshift/machineconfig.bu"))
 (UNIT,) = BUTANE["systemd"]["units"]
+SYSCTL = "systemd/healthport.sysctl.conf"
 # One assignment, whose lines systemd joins.
 ROUTER = read("systemd/router.conf").replace("\\\n", "")
 ROUTER = shlex.split(re.search(r'^HEALTHPORT_OPTS="(.*)"$', ROUTER, re.M)[1])
@@ -70,17 +106,71 @@ ROUTER = shlex.split(re.search(r'^HEALTHPORT_OPTS="(.*)"$', ROUTER, re.M)[1])
 
 class Daemonset(unittest.TestCase):
     def test_the_schemas_accept_it(self):
-        kinds = ["Namespace", "ServiceAccount", "RoleBinding", "DaemonSet"]
-        self.assertEqual(list(MANIFEST), kinds)
+        self.assertEqual(set(OPENSHIFT), {*WORKLOAD, BINDING, BOARD, *MONITORING})
+        self.assertEqual(set(KUBERNETES), set(WORKLOAD))
         # OpenShift 4.14 is Kubernetes 1.27; the last is the newest in the package.
         for version in ["1.27", kubernetes_validate.latest_version()]:
-            for kind in kinds:
-                kubernetes_validate.validate(MANIFEST[kind], version, strict=True)
+            for docs, names in [(OPENSHIFT, [*WORKLOAD, BINDING, BOARD]), (KUBERNETES, WORKLOAD)]:
+                for name in names:
+                    kubernetes_validate.validate(docs[name], version, strict=True)
         for wrong in [{"hostNetwork": "yes"}, {"hostNetwrok": True}]:
-            broken = copy.deepcopy(MANIFEST["DaemonSet"])
+            broken = copy.deepcopy(OPENSHIFT["DaemonSet", "healthport"])
             broken["spec"]["template"]["spec"].update(wrong)
             with self.assertRaises(kubernetes_validate.ValidationError):
                 kubernetes_validate.validate(broken, "1.27", strict=True)
+
+    def test_image_tag_and_url_are_set_in_one_place(self):
+        for folder in ["openshift", "openshift/kubernetes"]:
+            with tempfile.TemporaryDirectory() as copied:
+                shutil.copytree(ROOT / "openshift", copied, dirs_exist_ok=True)
+                file = Path(copied) / Path(folder).relative_to("openshift") / "kustomization.yaml"
+                text = file.read_text()
+                for old, new in [
+                    ("newName: registry.example.com/healthport", "newName: quay.example/hp"),
+                    ("newTag: 0.1.0", "newTag: 9.9.9"),
+                    ("--url=http://localhost:1936/healthz/ready", "--url=http://localhost:1/x"),
+                ]:
+                    self.assertEqual(text.count(old), 1, old)
+                    text = text.replace(old, new)
+                file.write_text(text)
+                docs = render(file.parent)
+            (container,) = docs["DaemonSet", "healthport"]["spec"]["template"]["spec"]["containers"]
+            self.assertEqual(container["image"], "quay.example/hp:9.9.9")
+            self.assertEqual(container["args"][0], "--url=http://localhost:1/x")
+            self.assertEqual(container["args"][1:], CONTAINER["args"][1:])
+
+    def test_kubernetes_has_the_same_pod_without_what_is_openshifts(self):
+        for text in ["openshift.io", "node-role.kubernetes.io/worker", "scc"]:
+            self.assertNotIn(text, json.dumps(list(KUBERNETES.values())))
+        theirs = copy.deepcopy(OPENSHIFT["DaemonSet", "healthport"])
+        template = theirs["spec"]["template"]
+        self.assertEqual(
+            template["metadata"].pop("annotations"), {"openshift.io/required-scc": "hostnetwork-v2"}
+        )
+        del template["spec"]["nodeSelector"]["node-role.kubernetes.io/worker"]
+        self.assertEqual(KUBERNETES["DaemonSet", "healthport"], theirs)
+        # Nor a default node selector of the cluster.
+        theirs = copy.deepcopy(OPENSHIFT["Namespace", "healthport"])
+        annotations = theirs["metadata"].pop("annotations")
+        self.assertEqual(annotations, {"openshift.io/node-selector": ""})
+        self.assertEqual(KUBERNETES["Namespace", "healthport"], theirs)
+
+    def test_the_readiness_probe_that_is_offered_fits(self):
+        with tempfile.TemporaryDirectory() as copied:
+            shutil.copytree(ROOT / "openshift", copied, dirs_exist_ok=True)
+            file = Path(copied) / "kustomization.yaml"
+            text, lines = re.subn(
+                r"(?m)^      # (- op: add$|  path: .*readinessProbe$|  value:$|  +tcpSocket:$"
+                r"|  +port: check$)",
+                r"      \1",
+                file.read_text(),
+            )
+            self.assertEqual(lines, 5)
+            file.write_text(text)
+            daemonset = render(copied)["DaemonSet", "healthport"]
+        kubernetes_validate.validate(daemonset, "1.27", strict=True)
+        (container,) = daemonset["spec"]["template"]["spec"]["containers"]
+        self.assertEqual(container["readinessProbe"], {"tcpSocket": {"port": "check"}})
 
     def test_it_has_no_privilege(self):
         self.assertEqual(
@@ -97,7 +187,8 @@ class Daemonset(unittest.TestCase):
             },
         )
         self.assertIs(POD["automountServiceAccountToken"], False)
-        self.assertIs(MANIFEST["ServiceAccount"]["automountServiceAccountToken"], False)
+        account = OPENSHIFT["ServiceAccount", "healthport"]
+        self.assertIs(account["automountServiceAccountToken"], False)
         self.assertIs(POD["hostNetwork"], True)
         for absent in ["hostPID", "hostIPC", "volumes", "initContainers"]:
             self.assertNotIn(absent, POD)
@@ -108,7 +199,7 @@ class Daemonset(unittest.TestCase):
             self.assertTrue(1024 < port["containerPort"] < 30000, port)
 
     def test_only_the_constraint_it_needs_is_bound_to_its_account(self):
-        binding = MANIFEST["RoleBinding"]
+        binding = OPENSHIFT[BINDING]
         role = {
             "apiGroup": "rbac.authorization.k8s.io",
             "kind": "ClusterRole",
@@ -118,11 +209,15 @@ class Daemonset(unittest.TestCase):
         account = {"kind": "ServiceAccount", "name": "healthport", "namespace": "healthport"}
         self.assertEqual(binding["subjects"], [account])
         self.assertEqual(POD["serviceAccountName"], account["name"])
-        for doc in [*MANIFEST.values(), MONITOR, RULES]:
+        # Another constraint of a higher priority must not take the pod over.
+        annotations = DAEMONSET["template"]["metadata"]["annotations"]
+        self.assertEqual(role["name"].split(":")[-1], annotations["openshift.io/required-scc"])
+        for (kind, name), doc in OPENSHIFT.items():
             meta = doc["metadata"]
-            namespace = meta["name"] if doc["kind"] == "Namespace" else meta["namespace"]
-            self.assertEqual(namespace, account["namespace"], doc["kind"])
-        labels = MANIFEST["Namespace"]["metadata"]["labels"]
+            namespace = meta["name"] if kind == "Namespace" else meta["namespace"]
+            expected = "openshift-config-managed" if (kind, name) == BOARD else "healthport"
+            self.assertEqual(namespace, expected, kind)
+        labels = OPENSHIFT["Namespace", "healthport"]["metadata"]["labels"]
         self.assertEqual(labels["pod-security.kubernetes.io/enforce"], "privileged")
 
     def test_it_runs_where_routers_run_one_node_after_the_other(self):
@@ -150,9 +245,11 @@ class Daemonset(unittest.TestCase):
         self.assertEqual(ours.pop("drain-file"), "off")
         del routers["metrics-listen"], routers["drain-file"]
         self.assertEqual(ours, routers)
-        # The defaults are the recommendation: what is named differs from them.
+        # The defaults are the recommendation: what is named differs from them, but for
+        # the URL, which has its place in kustomization.yaml.
         defaults = settings([])
-        for arg in CONTAINER["args"]:
+        self.assertEqual(CONTAINER["args"][0], f"--url={defaults['url']}")
+        for arg in CONTAINER["args"][1:]:
             name, value = arg.removeprefix("--").split("=", 1)
             self.assertNotEqual(defaults[name], value, arg)
 
@@ -161,13 +258,29 @@ class Daemonset(unittest.TestCase):
         self.assertEqual(probe["httpGet"], {"path": "/livez", "port": "metrics"})
         period, count = probe["periodSeconds"], probe["failureThreshold"]
         killed = period * count + probe["timeoutSeconds"] + POD["terminationGracePeriodSeconds"]
-        comments = prose("openshift/daemonset.yaml")
+        comments = prose("openshift/kubernetes/daemonset.yaml")
         self.assertIn(f"killed within {killed} s", comments)
         lease = settings(CONTAINER["args"])["max-age"].removesuffix("s")
         self.assertIn(f"by itself after --max-age, here {lease} s", comments)
         self.assertNotIn("readinessProbe", CONTAINER)
         # Less than the exchange may take would call a slow answer a dead process.
         self.assertGreater(probe["timeoutSeconds"], 1)
+
+    def test_a_taken_metrics_port_does_not_kill_it(self):
+        startup = CONTAINER["startupProbe"]
+        self.assertEqual(startup["httpGet"], CONTAINER["livenessProbe"]["httpGet"])
+        # The most that the field takes, in years: liveness never begins.
+        self.assertEqual(startup["failureThreshold"], 2**31 - 1)
+        years = startup["failureThreshold"] * startup["periodSeconds"] / (365.25 * 24 * 3600)
+        comments = prose("openshift/kubernetes/daemonset.yaml")
+        self.assertIn(f"(2^31 failures, {years:.0f} years)", comments)
+
+    def test_a_wrong_option_is_in_describe_pod(self):
+        self.assertEqual(CONTAINER["terminationMessagePolicy"], "FallbackToLogsOnError")
+
+    def test_no_architecture_is_asked_for(self):
+        for docs in [OPENSHIFT, KUBERNETES]:
+            self.assertNotIn("kubernetes.io/arch", json.dumps(list(docs.values())))
 
     def test_image_and_program_have_one_version(self):
         version = run(BINARY, "--version").split()[1]
@@ -189,9 +302,9 @@ class Monitoring(unittest.TestCase):
     def test_it_scrapes_what_the_pod_serves(self):
         self.assertEqual(MONITOR["apiVersion"], "monitoring.coreos.com/v1")
         self.assertEqual(MONITOR["kind"], "PodMonitor")
-        self.assertEqual(list(MONITOR["spec"]), ["selector", "podMetricsEndpoints"])
+        self.assertEqual(set(MONITOR["spec"]), {"selector", "podMetricsEndpoints"})
         (endpoint,) = MONITOR["spec"]["podMetricsEndpoints"]
-        self.assertEqual(list(endpoint), ["port", "path", "interval", "relabelings"])
+        self.assertEqual(set(endpoint), {"port", "path", "interval", "relabelings"})
         self.assertIn(endpoint["port"], PORTS)
         # The paths of the manifests and the names in the rules are the program's.
         address = f"127.{64 + (os.getpid() >> 8 & 63)}.{os.getpid() & 255}.255"
@@ -204,20 +317,28 @@ class Monitoring(unittest.TestCase):
         finally:
             program.kill()
             program.wait()
-        rules = RULES["spec"]["groups"][0]["rules"]
-        names = {name for rule in rules for name in re.findall(r"\bhealthport_\w+", rule["expr"])}
-        self.assertEqual(len(names), 4, names)
+        queries = " ".join([*QUERIES, *(rule["expr"] for rule in ALERTS.values())])
+        names = set(re.findall(r"\bhealthport_\w+", queries))
+        self.assertEqual(len(names), 10, names)
         for name in names:
             self.assertRegex(served, rf"(?m)^{name}[ {{]")
+        # And the labels, but for those that Prometheus adds, and up.
+        labels = re.findall(r"\b(?:by|on) \(([^)]+)\)|{(\w+)!=", queries)
+        labels = {label for found in labels for label in re.split(", ", "".join(found))}
+        self.assertEqual(labels, {"instance", "job", "le", "to", "result"})
+        for label in labels - {"instance", "job"}:
+            self.assertRegex(served, rf"(?m)^healthport_\w+{{{label}=")
 
     def test_the_alerts_fire_when_they_should_and_only_then(self):
-        self.assertEqual(RULES["apiVersion"], "monitoring.coreos.com/v1")
-        self.assertEqual(RULES["kind"], "PrometheusRule")
+        for (kind, _), doc in OPENSHIFT.items():
+            if kind == "PrometheusRule":
+                self.assertEqual(doc["apiVersion"], "monitoring.coreos.com/v1")
+                self.assertEqual(list(doc["spec"]), ["groups"])
         with tempfile.TemporaryDirectory() as folder:
             rules = Path(folder) / "rules.yaml"
-            rules.write_text(yaml.safe_dump(RULES["spec"]))
+            rules.write_text(yaml.safe_dump({"groups": GROUPS}))
             cases = shutil.copy(ROOT / "tests/openshift/alerts.yaml", folder)
-            self.assertIn("SUCCESS: 3 rules found", run("promtool", "check", "rules", rules))
+            self.assertIn("SUCCESS: 4 rules found", run("promtool", "check", "rules", rules))
             run("promtool", "test", "rules", cases)
         tested = {
             case["alertname"]
@@ -225,20 +346,63 @@ class Monitoring(unittest.TestCase):
             for case in test["alert_rule_test"]
             if case["exp_alerts"]
         }
-        self.assertEqual(tested, {rule["alert"] for rule in RULES["spec"]["groups"][0]["rules"]})
+        self.assertEqual(tested, set(ALERTS))
+
+    def test_one_line_leaves_the_alert_out_that_half_open_checks_set_off(self):
+        text = read("openshift/kustomization.yaml")
+        self.assertEqual(text.count("\n  - notchecked.yaml\n"), 1)
+        with tempfile.TemporaryDirectory() as copied:
+            shutil.copytree(ROOT / "openshift", copied, dirs_exist_ok=True)
+            text = text.replace("\n  - notchecked.yaml\n", "\n")
+            (Path(copied) / "kustomization.yaml").write_text(text)
+            left = render(copied)
+        self.assertEqual(set(OPENSHIFT) - set(left), {("PrometheusRule", "healthport-notchecked")})
+        alerts = [rule["alert"] for group in GROUPS for rule in group["rules"]]
+        self.assertEqual(alerts[-1], "HealthportNotChecked")
+        self.assertNotIn("NotChecked", json.dumps(list(left.values())))
 
     def test_slow_means_what_no_ready_router_is_and_the_timeout_is_not_near(self):
-        (slow,) = [
-            rule
-            for rule in RULES["spec"]["groups"][0]["rules"]
-            if rule["alert"] == "HealthportProbeSlow"
-        ]
+        slow = ALERTS["HealthportProbeSlow"]
         timeout = float(settings(CONTAINER["args"])["timeout"].removesuffix("s"))
         # A router that is ready was measured to take up to 1.9 s.
         self.assertTrue(1.9 < float(slow["expr"].split(">")[1]) <= timeout * 2 / 3)
         self.assertIn(
             f"the timeout is {timeout:g} s", " ".join(slow["annotations"]["description"].split())
         )
+        self.assertIn(f"vector({timeout:g})", QUERIES)
+
+    def test_the_queries_of_the_dashboard_give_what_they_should(self):
+        run("promtool", "test", "rules", ROOT / "tests/openshift/dashboard.yaml")
+        (test,) = yaml.safe_load(read("tests/openshift/dashboard.yaml"))["tests"]
+        tested = [case["expr"] for case in test["promql_expr_test"]]
+        self.assertEqual(sorted(tested), sorted(set(QUERIES)))
+
+    def test_the_console_can_show_the_dashboard(self):
+        board = OPENSHIFT[BOARD]
+        self.assertEqual(board["metadata"]["labels"], {"console.openshift.io/dashboard": "true"})
+        # The console reads the first value. It is the file, which Grafana imports.
+        self.assertEqual(list(board["data"].values()), [read("openshift/dashboard.json")])
+        # Read from openshift/monitoring-plugin: rows of panels of the old schema, these
+        # types, a list of columns for a table. Anything else is left out or an error.
+        self.assertEqual(len({panel["id"] for panel in PANELS}), len(PANELS))
+        for panel in PANELS:
+            self.assertIn(panel["type"], ["graph", "singlestat", "table"])
+            ids = [target["refId"] for target in panel["targets"]]
+            self.assertEqual(ids, sorted(set(ids)))
+            self.assertEqual("styles" in panel, panel["type"] == "table")
+            if panel["type"] == "table":
+                columns = {column["pattern"] for column in panel["styles"]}
+                self.assertEqual(columns, {"instance", "Time", *(f"Value #{id}" for id in ids)})
+            legends = [target.get("legendFormat") for target in panel["targets"]]
+            self.assertEqual(all(legends), panel["type"] == "graph")
+            for target in panel["targets"]:
+                # No variables: each query is what promtool ran.
+                self.assertNotIn("$", target["expr"])
+                named = re.findall(r"{{(\w+)}}", target.get("legendFormat", ""))
+                kept = re.search(r"by \((.*?)\)", target["expr"])
+                kept = set(kept[1].split(", ")) - {"le"} if kept else set()
+                if panel["type"] == "graph":
+                    self.assertEqual(set(named), kept, target)
 
 
 def get(address, path):
@@ -280,11 +444,38 @@ class Machineconfig(unittest.TestCase):
         expected = {
             "/usr/local/bin/healthport": (0o755, "target/release/healthport"),
             "/etc/healthport/router.conf": (0o644, "systemd/router.conf"),
-            "/etc/sysctl.d/50-healthport.conf": (0o644, "systemd/healthport.sysctl.conf"),
+            "/etc/sysctl.d/50-healthport.conf": (0o644, SYSCTL),
         }
         self.assertEqual(files, expected)
         # Not a copy of the unit: the unit.
         self.assertEqual(UNIT["contents_local"], "systemd/healthport@.service")
+
+    def test_tuned_reserves_the_same_ports(self):
+        self.assertEqual((TUNED["apiVersion"], TUNED["kind"]), ("tuned.openshift.io/v1", "Tuned"))
+        self.assertEqual(
+            TUNED["metadata"],
+            {"name": "healthport", "namespace": "openshift-cluster-node-tuning-operator"},
+        )
+        self.assertEqual(list(TUNED["spec"]), ["profile", "recommend"])
+        ours = re.search(r"(?m)^(net\.ipv4\.ip_local_reserved_ports) = (\S+)$", read(SYSCTL))
+        for profile, parent in zip(TUNED["spec"]["profile"], ["control-plane", "node"]):
+            self.assertEqual(profile["name"], f"healthport-{parent}")
+            data = configparser.ConfigParser()
+            data.read_string(profile["data"])
+            self.assertEqual(list(data["main"]), ["summary", "include"])
+            self.assertEqual(data["main"]["include"], f"openshift-{parent}")
+            self.assertEqual(dict(data["sysctl"]), {ours[1]: ours[2]})
+        # Shape by 20-crd-tuned.yaml of the operator. Its own profiles have 30 and 40.
+        role = "node-role.kubernetes.io"
+        control_plane = [{"label": f"{role}/master"}, {"label": f"{role}/infra"}]
+        node = [{"label": f"{role}/worker"}]
+        self.assertEqual(
+            TUNED["spec"]["recommend"],
+            [
+                {"profile": "healthport-control-plane", "priority": 28, "match": control_plane},
+                {"profile": "healthport-node", "priority": 29, "match": node},
+            ],
+        )
 
     def test_it_fits_into_etcd(self):
         binary = (ROOT / "target/release/healthport").read_bytes()
@@ -351,6 +542,14 @@ def shape(value):
     return [shape(inner) for inner in value] if isinstance(value, list) else type(value)
 
 
+def unanswered(command):
+    """What kubectl says to a command that no server answers: it reads it first."""
+    kubectl = Path(sys.executable).parent / "kubectl"
+    command = [kubectl, "--kubeconfig=/dev/null", "--server=http://127.0.0.1:9"] + shlex.split(command)
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(command, cwd=ROOT, text=True, timeout=60, **both).stdout
+
+
 class Readme(unittest.TestCase):
     TEXT = read("openshift/README.md")
     COMMANDS = "".join(re.findall(r"```sh\n(.*?)```", TEXT, re.S))
@@ -368,10 +567,17 @@ class Readme(unittest.TestCase):
             *re.findall(r"\b(?:daemonset|namespace)/(\S+)", self.COMMANDS),
         }
         self.assertEqual(named, {"healthport"})
+        self.assertIn(TUNED["metadata"]["namespace"], self.COMMANDS)
+        (rule,) = re.findall(r"delete prometheusrule (\S+)", self.COMMANDS)
+        self.assertIn(("PrometheusRule", rule), OPENSHIFT)
         for selector in re.findall(r"--selector (\S+)=(\S+)", self.COMMANDS):
             self.assertIn(selector, DAEMONSET["template"]["metadata"]["labels"].items())
+        for folder in re.findall(r"--kustomize (\S+)", self.COMMANDS):
+            self.assertTrue(render(folder))
         image = re.findall(r"registry\.example\.com/\S+?(?=[ ,])", self.COMMANDS)
         self.assertEqual(set(image), {CONTAINER["image"]})
+        (url,) = re.findall(r"-- /healthport --once (.*)", self.COMMANDS)
+        self.assertEqual(url.replace(" ", "="), CONTAINER["args"][0])
         (out,) = POD["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
             "nodeSelectorTerms"
         ][0]["matchExpressions"]
@@ -380,6 +586,17 @@ class Readme(unittest.TestCase):
         )
         for port in re.findall(r"\b18\d{3}\b", self.TEXT):
             self.assertIn(int(port), PORTS.values())
+
+    def test_kubectl_can_read_the_commands(self):
+        commands = re.findall(r"\b(?:oc|kubectl) (.*?)(?=\)?;|$)", self.COMMANDS, re.M)
+        # A node of OpenShift's own `debug` is no argument of kubectl's.
+        commands = [command for command in commands if not command.startswith("debug ")]
+        self.assertGreater(len(commands), 20)
+        for command in commands:
+            said = unanswered(command)
+            self.assertRegex(said, "connection refused|was refused", f"{command}\n{said}")
+        for wrong in ["get pods --widely", "rollout undone daemonset/healthport", "label node NODE"]:
+            self.assertNotIn("refused", unanswered(wrong))
 
     def test_the_timeline_is_what_the_program_says(self):
         worst = run(BINARY, *CONTAINER["args"], "--check-config")

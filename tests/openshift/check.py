@@ -569,7 +569,7 @@ class Readme(unittest.TestCase):
         self.assertEqual(named, {"healthport"})
         self.assertIn(TUNED["metadata"]["namespace"], self.COMMANDS)
         (rule,) = re.findall(r"delete prometheusrule (\S+)", self.COMMANDS)
-        self.assertIn(("PrometheusRule", rule), OPENSHIFT)
+        self.assertIn("NotChecked", json.dumps(OPENSHIFT["PrometheusRule", rule]))
         for selector in re.findall(r"--selector (\S+)=(\S+)", self.COMMANDS):
             self.assertIn(selector, DAEMONSET["template"]["metadata"]["labels"].items())
         for folder in re.findall(r"--kustomize (\S+)", self.COMMANDS):

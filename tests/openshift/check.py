@@ -80,6 +80,7 @@ MONITORING = [
     ("PrometheusRule", "healthport"),
     ("PrometheusRule", "healthport-notchecked"),
 ]
+VERSION = run(BINARY, "--version").split()[1]
 DAEMONSET = OPENSHIFT["DaemonSet", "healthport"]["spec"]
 POD = DAEMONSET["template"]["spec"]
 (CONTAINER,) = POD["containers"]
@@ -127,7 +128,7 @@ class Daemonset(unittest.TestCase):
                 text = file.read_text()
                 for old, new in [
                     ("newName: registry.example.com/healthport", "newName: quay.example/hp"),
-                    ("newTag: 0.1.0", "newTag: 9.9.9"),
+                    (f"newTag: {VERSION}", "newTag: 9.9.9"),
                     ("--url=http://localhost:1936/healthz/ready", "--url=http://localhost:1/x"),
                 ]:
                     self.assertEqual(text.count(old), 1, old)
@@ -283,8 +284,7 @@ class Daemonset(unittest.TestCase):
             self.assertNotIn("kubernetes.io/arch", json.dumps(list(docs.values())))
 
     def test_image_and_program_have_one_version(self):
-        version = run(BINARY, "--version").split()[1]
-        self.assertEqual(CONTAINER["image"], f"registry.example.com/healthport:{version}")
+        self.assertEqual(CONTAINER["image"], f"registry.example.com/healthport:{VERSION}")
         self.assertEqual(CONTAINER["imagePullPolicy"], "IfNotPresent")
 
     def test_requests_and_limits(self):

@@ -319,7 +319,7 @@ class Monitoring(unittest.TestCase):
             program.wait()
         queries = " ".join([*QUERIES, *(rule["expr"] for rule in ALERTS.values())])
         names = set(re.findall(r"\bhealthport_\w+", queries))
-        self.assertEqual(len(names), 10, names)
+        self.assertEqual(len(names), 11, names)
         for name in names:
             self.assertRegex(served, rf"(?m)^{name}[ {{]")
         # And the labels, but for those that Prometheus adds, and up.
@@ -338,7 +338,7 @@ class Monitoring(unittest.TestCase):
             rules = Path(folder) / "rules.yaml"
             rules.write_text(yaml.safe_dump({"groups": GROUPS}))
             cases = shutil.copy(ROOT / "tests/openshift/alerts.yaml", folder)
-            self.assertIn("SUCCESS: 4 rules found", run("promtool", "check", "rules", rules))
+            self.assertIn("SUCCESS: 5 rules found", run("promtool", "check", "rules", rules))
             run("promtool", "test", "rules", cases)
         tested = {
             case["alertname"]

@@ -602,13 +602,17 @@ class Readme(unittest.TestCase):
         worst = run(BINARY, *CONTAINER["args"], "--check-config")
         closes = float(re.search(r"closes ([\d.]+)s after a bad answer", worst)[1])
         opens = int(re.search(r"opens (\d+)s after", worst)[1])
-        gone, back = closes + 3 * 10, opens + 2 * 10
+        page = read("README.md")
+        every = int(re.search(r"\| interval, timeout \| (\d+) s,", page)[1])
+        down, up = map(int, re.search(r"\| down after, up after \| (\d+), (\d+) \|", page).groups())
+        gone, back = closes + down * every, opens + up * every
         for line in [
+            f"every {every} s, down after {down}, up after {up}.",
             f"| T + {closes:g} s | serves | closed |",
             f"| T + {gone:g} s |",
             f"| R + {opens} s | serves | open |",
             f"| R + {back} s |",
-            f"{45 - gone:g} s before it must |",
+            f"{round(45 - gone, 1):g} s before it must |",
             f"back for {30 - back} s",
         ]:
             self.assertIn(line, " ".join(self.TEXT.split()))

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::ITSELF;
 use crate::load::{Load, Push, Summary};
 use crate::plan::{
     Check, FAST_INTERVAL, FIRST_PROBE_FALL, FIRST_TIMEOUT, INTERVAL, Network, PROBE_FALL, Ports,
@@ -217,7 +218,8 @@ impl Lab {
         };
         let program = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
         let spawn = |what: &str| {
-            let args = [what.to_string()].into_iter().chain(spec.args());
+            let what = ITSELF.into_iter().chain([what]).map(String::from);
+            let args = what.chain(spec.args());
             Proc::spawn(&self.dir.0, &spec.name, program.as_os_str(), args)
         };
         // A sidecar that outlived its router serves on.
@@ -258,8 +260,7 @@ impl Lab {
 
     /// The whole pod; [`Lab::freeze_router`] leaves HAProxy alone.
     pub fn freeze(&mut self, node: usize) {
-        self.say(node, State::Frozen);
-        self.signal_router(node, Signal::STOP);
+        self.freeze_router(node);
         self.signal_haproxy(node, Signal::STOP);
     }
 
@@ -285,7 +286,7 @@ impl Lab {
         }
         self.nodes[node].router = None; // dropped, which is SIGKILL
         self.wait_for("refused ports", 1.0, |lab| {
-            let ports = lab.nodes[node].ports;
+            let ports = lab.ports(node);
             let refused = |address| TcpStream::connect(address).is_err();
             refused(ports.stats()) && (sidecar || refused(ports.http()))
         })
@@ -305,7 +306,7 @@ impl Lab {
     /// A client that sends a byte of its request now and then keeps the router
     /// busy until it is dropped.
     pub fn busy_client(&self, node: usize) -> Result<Arc<TcpStream>> {
-        let address = self.nodes[node].ports.http();
+        let address = self.ports(node).http();
         let request =
             format!("POST /hold HTTP/1.1\r\nHost: {ROUTE}\r\nContent-Length: 1000\r\n\r\n");
         let client = TcpStream::connect(address)
@@ -317,10 +318,8 @@ impl Lab {
             self.setup.scale.wait(SILENCE / 10.0),
         );
         thread::spawn(move || {
-            while let Some(client) = held.upgrade()
-                && client.as_ref().write_all(b"x").is_ok()
-            {
-                drop(client);
+            let write = |client: Arc<TcpStream>| client.as_ref().write_all(b"x");
+            while held.upgrade().is_some_and(|client| write(client).is_ok()) {
                 thread::sleep(pause);
             }
         });

@@ -68,7 +68,8 @@ impl Proc {
             File::options().append(true).create(true).open(path)
         };
         // setpriv execs the program: the process that we hold is the program.
-        // The parent whose death counts is a thread: only main threads spawn.
+        // The parent whose death counts is the thread that calls this: it must live
+        // as long as the lab does.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(find(&program.to_string_lossy()).unwrap_or(program.into()))

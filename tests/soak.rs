@@ -17,7 +17,7 @@ mod common;
 use std::env;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use Way::*;
 use common::kernel::Kernel;
 use common::zoo::{GOOD, LATE, Way, ZOO};
-use common::{BINARY, Folder, Healthport, eventually, own_address};
+use common::{BINARY, Folder, Healthport, NOT_READY, OneByOne, eventually, own_address};
 use fastrand::Rng;
 
 /// Good and bad alike often, so that the port changes every other time; one in
@@ -142,16 +142,6 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-/// The next probe. Before it came, port and log have followed the one before.
-fn accept(listener: &TcpListener) -> TcpStream {
-    let mut stream = None;
-    eventually("the next probe", || {
-        stream = listener.accept().ok();
-        stream.is_some()
-    });
-    stream.unwrap().0
-}
-
 #[test]
 #[ignore = "takes 20 seconds"]
 fn a_soak_in_every_answer_under_a_storm() {
@@ -166,23 +156,11 @@ fn a_soak_in_every_answer_under_a_storm() {
     // Not 18898: whoever runs a healthport with its defaults while this goes on
     // has that on every address.
     let port = SocketAddr::from((address, 18897));
-    let listen = || {
-        let listener = TcpListener::bind((address, 1936)).expect("bind the service");
-        listener.set_nonblocking(true).unwrap();
-        listener
-    };
-    let mut listener = listen();
+    let mut service = OneByOne::router(address);
     let folder = Folder::new();
     let path = folder.file("log");
     let mut command = Command::new(BINARY);
-    command.args([
-        "--url",
-        &format!("http://{address}:1936/"),
-        "--timeout",
-        "1s",
-        "--fall",
-        "1",
-    ]);
+    command.args(["--url", &service.url(), "--timeout", "1s", "--fall", "1"]);
     command.args(["--listen", &port.to_string(), "--interval", "10ms"]);
     // A machine that stands still for a second is not what is tested here.
     command.args(["--max-age", "1m"]).stdin(Stdio::null());
@@ -201,10 +179,8 @@ fn a_soak_in_every_answer_under_a_storm() {
         move || storm(port, &stop)
     });
 
-    let mut stream = accept(&listener);
-    Say(b"HTTP/1.1 500 Error\r\n\r\n").give(&mut stream);
-    drop(stream);
-    let mut stream = accept(&listener);
+    service.answer(false);
+    let mut stream = service.probe();
     let first = format!("port closed: {}", log.reason);
     assert_eq!(log.lines().last(), Some(&first));
 
@@ -217,8 +193,8 @@ fn a_soak_in_every_answer_under_a_storm() {
         let (way, why) = next.unwrap_or_else(|| pick(&mut dice));
         let before = open;
         if let Gone = way {
-            Say(b"HTTP/1.1 500 Error\r\n\r\n").give(&mut stream);
-            drop((stream, listener));
+            Say(NOT_READY.as_bytes()).give(&mut stream);
+            drop((stream, service));
             let mut lines = Vec::new();
             eventually("a refused probe in the log", || {
                 lines.extend(log.lines());
@@ -228,12 +204,12 @@ fn a_soak_in_every_answer_under_a_storm() {
             log.reason = reason.to_string();
             open = kernel.listens(port);
             assert!(!open, "the service is gone");
-            listener = listen();
-            stream = accept(&listener);
+            service = OneByOne::router(address);
+            stream = service.probe();
         } else {
             way.give(&mut stream);
             drop(stream);
-            stream = accept(&listener);
+            stream = service.probe();
             let lines = log.lines();
             open = kernel.listens(port);
             let followed = open == (why == GOOD) && log.explains(&lines, before, open, why);

@@ -8,8 +8,8 @@ use std::{env, fs, thread};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::kernel::Kernel;
-use crate::common::{BINARY, Folder};
-use crate::subject::{Kind, Service, Subject};
+use crate::common::{BINARY, Folder, OneByOne, own_address};
+use crate::subject::{Kind, Subject};
 use crate::table::{head, median, ratio, row};
 
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -18,15 +18,15 @@ const ROUND: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(20);
 const PROBES: [usize; 3] = [1_000, 10_000, 100_000];
 
-fn open(kind: Kind, interval: Duration) -> (Service, Subject) {
-    let service = Service::new();
+fn open(kind: Kind, interval: Duration) -> (OneByOne, Subject) {
+    let service = OneByOne::router(own_address());
     let subject = Subject::start(kind, &service, interval);
     subject.opens(&service, &Kernel::new());
     (service, subject)
 }
 
 /// CPU time of a cycle in microseconds.
-pub fn cpu(service: &Service, subject: &Subject) -> f64 {
+pub fn cpu(service: &OneByOne, subject: &Subject) -> f64 {
     service.answer_for(Duration::from_millis(200));
     let before = subject.cpu();
     let probes = service.answer_for(ROUND).len();

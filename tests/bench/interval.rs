@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::kernel::Kernel;
-use crate::common::own_address;
-use crate::subject::{FIRST_PORT, Service, Subject, write};
+use crate::common::{OneByOne, own_address, write};
+use crate::subject::{FIRST_PORT, Subject};
 use crate::table::{head, percentile, row};
 
 /// Milliseconds, so many at the same time, so many changes of the service. The
@@ -28,7 +28,11 @@ struct Found {
 }
 
 fn measure(interval: Duration, instances: u16, changes: usize) -> Found {
-    let (service, kernel, address) = (Service::new(), Kernel::new(), own_address());
+    let (service, kernel, address) = (
+        OneByOne::router(own_address()),
+        Kernel::new(),
+        own_address(),
+    );
     let (ready, ended) = (AtomicBool::new(true), AtomicBool::new(false));
     let probes = AtomicUsize::new(0);
     thread::scope(|scope| {

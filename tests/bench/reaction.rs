@@ -6,7 +6,8 @@ use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::common::kernel::Kernel;
-use crate::subject::{Kind, Service, Subject, write};
+use crate::common::{OneByOne, own_address, write};
+use crate::subject::{Kind, Subject};
 use crate::table::{head, percentile, ratio, row};
 
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -57,7 +58,7 @@ impl Drop for Cores {
 /// of them has changed.
 pub fn measure(kind: Kind, listeners: u16, changes: usize) -> Reactions {
     let kernel = Kernel::new();
-    let service = Service::new();
+    let service = OneByOne::router(own_address());
     let subject = Subject::with_listeners(kind, &service, INTERVAL, listeners);
     let _cores = Cores::apart(&subject);
     let mut reactions = Reactions::default();

@@ -4,9 +4,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::kernel::Kernel;
+use crate::common::{OneByOne, own_address};
 use crate::cost;
 use crate::reaction::{self, Reactions};
-use crate::subject::{Kind, Service, Subject};
+use crate::subject::{Kind, Subject};
 use crate::table::{head, median, percentile, row};
 
 const LISTENERS: [u16; 3] = [1, 4, 16];
@@ -24,7 +25,7 @@ struct Scale {
 }
 
 fn scale(listeners: u16) -> Scale {
-    let service = Service::new();
+    let service = OneByOne::router(own_address());
     let interval = Duration::from_millis(10);
     let subject = Subject::with_listeners(Kind::Healthport, &service, interval, listeners);
     subject.opens(&service, &Kernel::new());
@@ -82,7 +83,7 @@ pub fn print() {
 
 /// All but one at the default interval; that one is measured among them.
 fn instances() {
-    let service = Service::new();
+    let service = OneByOne::router(own_address());
     let second = Duration::from_secs(1);
     let others: Vec<_> = (1..INSTANCES)
         .map(|_| Subject::start(Kind::Healthport, &service, second))

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::kernel::Kernel;
-use crate::subject::{Kind, Service, Subject};
+use crate::common::{OneByOne, own_address};
+use crate::subject::{Kind, Subject};
 use crate::table::{head, median, percentile, ratio, row};
 
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -65,7 +66,7 @@ struct Round {
 }
 
 fn round(kind: Kind, client: Client, clients: usize) -> Round {
-    let service = Service::new();
+    let service = OneByOne::router(own_address());
     let subject = Subject::start(kind, &service, INTERVAL);
     subject.opens(&service, &Kernel::new());
     let (port, stop) = (subject.ports[0], AtomicBool::new(false));

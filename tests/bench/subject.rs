@@ -1,7 +1,6 @@
-//! The three that are compared, as processes, and the service that they probe.
+//! The three that are compared, as processes.
 
-use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use std::{env, thread};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::common::kernel::Kernel;
-use crate::common::{BINARY, NOT_READY, READY, own_address, proc, read_head};
+use crate::common::{BINARY, OneByOne, own_address, proc};
 use crate::floor;
 
 /// Not 18898: a healthport with its defaults has that on every address.
@@ -35,48 +34,6 @@ pub fn check_tools() {
     }
 }
 
-/// Answers one probe after the other, as the caller says.
-pub struct Service {
-    listener: TcpListener,
-    pub address: SocketAddr,
-}
-
-impl Service {
-    pub fn new() -> Service {
-        let listener = TcpListener::bind((own_address(), 1936)).expect("bind the service");
-        let address = listener.local_addr().unwrap();
-        Service { listener, address }
-    }
-
-    /// The next probe, its request read.
-    pub fn accept(&self) -> TcpStream {
-        let (mut stream, _) = self.listener.accept().expect("accept a probe");
-        // Half of it, if its process was ended in the middle.
-        read_head(&mut stream);
-        stream
-    }
-
-    pub fn answer(&self, ready: bool) {
-        write(&mut self.accept(), ready);
-    }
-
-    /// Answers ready for so long; when each probe came.
-    pub fn answer_for(&self, time: Duration) -> Vec<Instant> {
-        let end = Instant::now() + time;
-        let mut probes = Vec::new();
-        while Instant::now() < end {
-            let mut stream = self.accept();
-            probes.push(Instant::now());
-            write(&mut stream, true);
-        }
-        probes
-    }
-}
-
-pub fn write(stream: &mut TcpStream, ready: bool) {
-    let _ = stream.write_all(if ready { READY } else { NOT_READY }.as_bytes());
-}
-
 /// One that runs; it ends when dropped.
 pub struct Subject {
     kind: Kind,
@@ -85,14 +42,14 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub fn start(kind: Kind, service: &Service, interval: Duration) -> Subject {
+    pub fn start(kind: Kind, service: &OneByOne, interval: Duration) -> Subject {
         Subject::with_listeners(kind, service, interval, 1)
     }
 
     /// With so many listening addresses.
     pub fn with_listeners(
         kind: Kind,
-        service: &Service,
+        service: &OneByOne,
         interval: Duration,
         listeners: u16,
     ) -> Subject {
@@ -100,14 +57,14 @@ impl Subject {
         let ports: Vec<SocketAddr> = (0..listeners)
             .map(|number| (address, FIRST_PORT + number).into())
             .collect();
-        let command = command(kind, service.address, interval, address, &ports);
+        let command = command(kind, service, interval, address, &ports);
         Subject::run(kind, command, ports)
     }
 
     /// A healthport with default flags, but for the interval.
-    pub fn with_defaults(service: &Service, interval: Duration, port: SocketAddr) -> Subject {
+    pub fn with_defaults(service: &OneByOne, interval: Duration, port: SocketAddr) -> Subject {
         let ports = vec![port];
-        let command = healthport(service.address, interval, &ports);
+        let command = healthport(service, interval, &ports);
         Subject::run(Kind::Healthport, command, ports)
     }
 
@@ -128,7 +85,7 @@ impl Subject {
     }
 
     /// Answers until every port is open.
-    pub fn opens(&self, service: &Service, kernel: &Kernel) {
+    pub fn opens(&self, service: &OneByOne, kernel: &Kernel) {
         service.answer(true);
         let end = Instant::now() + Duration::from_secs(10);
         while !self.ports.iter().all(|&port| kernel.listens(port)) {
@@ -184,10 +141,10 @@ impl Drop for Subject {
     }
 }
 
-fn healthport(service: SocketAddr, interval: Duration, ports: &[SocketAddr]) -> Command {
+fn healthport(service: &OneByOne, interval: Duration, ports: &[SocketAddr]) -> Command {
     let mut command = Command::new(BINARY);
     let interval = format!("{}ms", interval.as_millis());
-    command.args(["--url", &url(service), "--interval", &interval]);
+    command.args(["--url", &service.url(), "--interval", &interval]);
     command.args(["--log-level", "error"]);
     for port in ports {
         command.args(["--listen", &port.to_string()]);
@@ -196,13 +153,9 @@ fn healthport(service: SocketAddr, interval: Duration, ports: &[SocketAddr]) -> 
     command
 }
 
-fn url(service: SocketAddr) -> String {
-    format!("http://{service}/healthz/ready")
-}
-
 fn command(
     kind: Kind,
-    service: SocketAddr,
+    service: &OneByOne,
     interval: Duration,
     address: IpAddr,
     ports: &[SocketAddr],
@@ -216,13 +169,13 @@ fn command(
         }
         Kind::Floor => {
             command = Command::new(env::current_exe().unwrap());
-            command.args([floor::NAME, &service.to_string()]);
+            command.args([floor::NAME, &service.address.to_string()]);
             command.args([interval.as_millis().to_string(), ports[0].to_string()]);
         }
         Kind::Shell => {
             command = Command::new("sh");
             command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/loop.sh"));
-            command.args([&url(service), &interval.as_secs_f64().to_string()]);
+            command.args([&service.url(), &interval.as_secs_f64().to_string()]);
             command.args([address.to_string(), ports[0].port().to_string()]);
             command.process_group(0);
         }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{self, Timeout};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
@@ -222,6 +223,62 @@ impl Drop for Service {
         self.gone.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
     }
+}
+
+/// A service that answers one probe after the other, when its test does: by the time
+/// the next one comes, port and log have followed the answer to the last. No thread
+/// stands between, which benches would measure too. Dropped, it is gone at once.
+pub struct OneByOne {
+    listener: TcpListener,
+    pub address: SocketAddr,
+}
+
+impl OneByOne {
+    /// The router's health port, on an address of the test's own.
+    pub fn router(address: IpAddr) -> OneByOne {
+        let listener = TcpListener::bind((address, 1936)).expect("bind the service");
+        sockopt::set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE)).unwrap();
+        let address = listener.local_addr().unwrap();
+        OneByOne { listener, address }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/healthz/ready", self.address)
+    }
+
+    /// The next probe, its request unread.
+    pub fn probe(&self) -> TcpStream {
+        self.listener.accept().expect("the next probe").0
+    }
+
+    /// The next probe, its request read.
+    pub fn accept(&self) -> TcpStream {
+        let mut stream = self.probe();
+        // Half of it, if its process was ended in the middle.
+        read_head(&mut stream);
+        stream
+    }
+
+    pub fn answer(&self, ready: bool) {
+        write(&mut self.accept(), ready);
+    }
+
+    /// Answers ready for so long; when each probe came.
+    pub fn answer_for(&self, time: Duration) -> Vec<Instant> {
+        let end = Instant::now() + time;
+        let mut probes = Vec::new();
+        while Instant::now() < end {
+            let mut stream = self.accept();
+            probes.push(Instant::now());
+            write(&mut stream, true);
+        }
+        probes
+    }
+}
+
+/// Answers that the service is ready, or not.
+pub fn write(stream: &mut TcpStream, ready: bool) {
+    let _ = stream.write_all(if ready { READY } else { NOT_READY }.as_bytes());
 }
 
 /// The request line and headers; what was read so far if the client ends early.

@@ -35,6 +35,8 @@ struct Node<'a, F> {
     /// The loop holds a listener, whether or not its lease has run out.
     held: bool,
     lease: Duration,
+    /// How often the loop has slept for no time since its last probe.
+    spins: u32,
     changes: Changes,
 }
 
@@ -51,6 +53,7 @@ pub fn port(
         answer,
         held: false,
         lease: life.start + config.max_age(),
+        spins: 0,
         changes: Vec::new(),
     };
     daemon::run(config, None, &mut node);
@@ -83,6 +86,7 @@ impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
     }
 
     fn probe(&mut self) -> Outcome {
+        self.spins = 0;
         let answer = (self.answer)(self.now);
         let timeout = self.config.timeout;
         self.pass(answer.after.min(timeout) + answer.stall);
@@ -123,6 +127,10 @@ impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
     }
 
     fn sleep(&mut self, time: Duration) -> Wake {
+        // Here time stands still while the loop does not sleep: a loop that spins would
+        // never end.
+        self.spins += u32::from(time.is_zero());
+        assert!(self.spins < 2, "it spins");
         self.pass(time);
         match self.now < self.life.end {
             true => Wake::Time,

@@ -147,6 +147,13 @@ fn missing(command: &str) -> Option<String> {
             return Some(format!("--test {test}"));
         }
     }
+    let bench = after("--bench").filter(|_| words.contains(&"cargo"));
+    if let Some(bench) = bench {
+        let named = format!("[[bench]]\nname = \"{bench}\"\n");
+        if !include_str!("../../Cargo.toml").contains(&named) {
+            return Some(format!("--bench {bench}"));
+        }
+    }
     None
 }
 
@@ -167,6 +174,7 @@ fn the_commands_can_be_read_and_name_what_is_there() {
     for command in [
         "tests/nothing.sh",
         "SECONDS=1 cargo test --release --test nothing",
+        "cargo bench --bench nothing",
     ] {
         assert!(missing(command).is_some(), "{command}");
     }

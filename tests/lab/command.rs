@@ -3,10 +3,10 @@
 //!
 //!     cargo bench --bench lab -- phases
 //!
-//! `plan` holds the words and numbers, `process` what is started, `router`,
-//! `switch` and `load` the parts, `lab` puts them together, `scenario` lets
-//! things happen, `report` and `picture` tell them. The tests are in `main.rs`, with
-//! `recorded`, what they hold the router against.
+//! `plan` holds the words and numbers, `process` starts programs, `router`, `switch`
+//! and `load` are the parts, `lab` puts them together, `scenario` makes things happen,
+//! `report` and `picture` show what came of it. The tests are in `main.rs`; `recorded`
+//! holds the answers of a real router that they compare with.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub(crate) mod lab;
@@ -78,7 +78,7 @@ pub(crate) fn main() {
 pub(crate) enum Command {
     Help,
     Run(Run),
-    /// What the lab starts itself as.
+    /// The lab starts its own program as these two.
     Router(router::Spec),
     Sidecar(router::Spec),
 }
@@ -93,7 +93,7 @@ pub(crate) struct Run {
 }
 
 enum What {
-    /// Nothing: all.
+    /// One of them, or all.
     Phases(Option<u32>),
     Matrix,
     Timeline,
@@ -138,7 +138,7 @@ fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
             }
             Arg::Long("scale") => {
                 scale = parser.value()?.parse()?;
-                // Below, healthport's interval would be less than the 10ms it takes.
+                // A smaller scale would ask healthport for an interval below its 10ms.
                 if !(0.01..=10.0).contains(&scale) {
                     return Err(format!("--scale '{scale}' is not in 0.01 to 10").into());
                 }
@@ -165,8 +165,8 @@ fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
     Ok(what.map_or(Command::Help, run))
 }
 
-/// Ctrl-C ends the lab in order; a second one at once, and the kernel ends the
-/// rest.
+/// The first Ctrl-C ends the lab in order, the second one at once: the kernel then
+/// kills what the lab has started.
 fn interrupts() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::<AtomicBool>::default();
     for signal in [SIGINT, SIGTERM] {
@@ -226,8 +226,8 @@ fn phases(run: &Run, number: Option<u32>, setup: &Setup) -> Result<()> {
 
 fn matrix(run: &Run, setup: &Setup) -> Result<()> {
     let lines = Mode::ALL.map(|mode| Check::ALL.map(|check| Line { check, mode }));
-    // Fifteen heys share the machine with what they measure; at 50 requests per
-    // second each a lost second is still seen fifty times.
+    // Fifteen heys share the machine with what they measure. At 50 requests per second
+    // each, a gap of one second still costs fifty requests.
     let push = Push {
         rate: Some(run.rate.unwrap_or(50)),
         requests: None,

@@ -1,5 +1,5 @@
-//! The lab itself: starts the parts on a network of its own, does to a node what
-//! an event says, and writes down what happened: the story.
+//! The lab itself: starts the parts on its own network, does to a node what an event
+//! says, and records what happens in the story.
 
 use std::env;
 use std::ffi::OsStr;
@@ -24,12 +24,12 @@ use crate::process::{Proc, Tail, check_tools};
 use crate::router::{ROUTE, Spec};
 use crate::switch::{self, Failure, Line, Switch, Watch};
 
-/// The release binary under `cargo test --release`, else the debug one.
+/// The release binary under `cargo bench`, the debug one under `cargo test`.
 const HEALTHPORT: &str = env!("CARGO_BIN_EXE_healthport");
 
 pub const NODES: usize = 3;
 
-/// What a noisy machine may take on top of any time, before a run fails.
+/// Added to every time limit: a busy machine alone must not fail a run.
 const SLACK: Duration = Duration::from_secs(20);
 
 /// What a lab is made of.
@@ -40,11 +40,11 @@ pub struct Setup {
     pub lines: Vec<Line>,
     /// Whether the switch has watches.
     pub watches: bool,
-    /// What the routers are that start from now on; see [`Spec`].
+    /// This and the next two are for routers that start from now on; see [`Spec`].
     pub size: Size,
     pub api: f64,
     pub maxconn: u32,
-    /// What the progress line begins with; nothing: no progress.
+    /// The start of the progress line; without it there is no such line.
     pub title: Option<String>,
     /// Set by SIGINT and SIGTERM.
     pub interrupted: Arc<AtomicBool>,
@@ -113,7 +113,7 @@ struct Node {
     ports: Ports,
     healthports: Vec<Proc>,
     router: Option<Proc>,
-    /// What holds HAProxy in the `sidecar` profile.
+    /// HAProxy's parent in the `sidecar` profile.
     sidecar: Option<Proc>,
     haproxy: Option<Pid>,
     words: Option<Tail>,
@@ -124,7 +124,7 @@ struct Node {
 pub struct Lab {
     pub setup: Setup,
     pub story: Story,
-    // In the order in which they are to end: the load first, the files last.
+    // They are dropped in this order: the load ends first, the files last.
     loads: Vec<Load>,
     switch: Switch,
     nodes: Vec<Node>,
@@ -222,7 +222,7 @@ impl Lab {
             let args = what.chain(spec.args());
             Proc::spawn(&self.dir.0, &spec.name, program.as_os_str(), args)
         };
-        // A sidecar that outlived its router serves on.
+        // A sidecar that has outlived its router keeps serving.
         let serves = node.sidecar.as_mut().is_some_and(|s| s.ended().is_none());
         if spec.profile != Profile::Sidecar {
             node.sidecar = None; // dropped, which is SIGKILL
@@ -276,8 +276,8 @@ impl Lab {
         self.say(node, State::Ready);
     }
 
-    /// kill -9 for the router; waits until its ports refuse. Its HAProxy dies with
-    /// it, but for that of a sidecar, which is not its child.
+    /// Sends the router kill -9 and waits until its ports refuse. Its HAProxy dies with
+    /// it, except in the `sidecar` profile, where it is not its child.
     pub fn kill(&mut self, node: usize) -> Result<()> {
         self.say(node, State::Killed);
         let sidecar = self.nodes[node].sidecar.is_some();
@@ -292,7 +292,7 @@ impl Lab {
         })
     }
 
-    /// How often the ports of all healthports of a name have closed, by their log.
+    /// How often the ports of all healthports with this name have closed, by their logs.
     pub fn closes(&self, name: &str) -> Result<usize> {
         let count = |node| {
             let path = self.dir.0.join(format!("{name}{node}.err"));
@@ -303,8 +303,8 @@ impl Lab {
         (0..NODES).map(count).sum()
     }
 
-    /// A client that sends a byte of its request now and then keeps the router
-    /// busy until it is dropped.
+    /// A client that sends its request byte by byte, slowly: it keeps the router busy
+    /// until it is dropped.
     pub fn busy_client(&self, node: usize) -> Result<Arc<TcpStream>> {
         let address = self.ports(node).http();
         let request =
@@ -387,7 +387,7 @@ impl Lab {
 
     // Waiting, during which everything is observed.
 
-    /// Waits `real` seconds of production, and has looked at least once.
+    /// Waits for `real` seconds of production and looks at least once.
     pub fn pause(&mut self, real: f64) -> Result<()> {
         let end = Instant::now() + self.setup.scale.wait(real);
         loop {
@@ -406,7 +406,7 @@ impl Lab {
         })
     }
 
-    /// Waits until the switch has checked and sends to every node on every line.
+    /// Waits until the switch has checked every node on every line and sends to it.
     pub fn settle(&mut self) -> Result<()> {
         let lines = self.setup.lines.len();
         self.wait_for("a switch that sends to every node", 60.0, |lab| {
@@ -415,8 +415,8 @@ impl Lab {
         })
     }
 
-    /// Waits until something is done; an error names it if that takes longer than
-    /// `real` seconds of production and the slack.
+    /// Waits until `done`. After `real` seconds of production and the slack it gives up
+    /// with an error that says what it waited for.
     pub fn wait_for(
         &mut self,
         what: &str,
@@ -447,13 +447,13 @@ impl Lab {
             self.listen_to_router(number)?;
         }
         let mut requests = 0;
-        // No socket in its first milliseconds: `open` waits for it.
+        // In its first milliseconds the switch has no socket: `open` waits for it.
         for row in self.switch.stats().unwrap_or_default() {
             let Some(node) = row.node else {
                 requests += row.requests;
                 continue;
             };
-            // Before its first check a server counts as up.
+            // HAProxy counts a server as up before its first check.
             let up = row.up && row.checked;
             if up != self.story.believes(row.line, node) {
                 let (at, line) = (now(), row.line);
@@ -476,7 +476,8 @@ impl Lab {
                 self.story.failures.len(),
             );
         }
-        // A fifth of a real second at scale 0.1; more often would cost the load.
+        // A fifth of a real second at scale 0.1. Looking more often would take CPU time
+        // from the load.
         thread::sleep(
             self.setup
                 .scale
@@ -501,13 +502,13 @@ impl Lab {
                 self.story.states.push((at, number, state));
             }
         }
-        // What a router said before the lab did something is heard after it.
+        // The lab may read what a router said only after it has done something itself.
         self.story.states.sort_by(|a, b| a.0.total_cmp(&b.0));
         if let (Some(status), Some(router)) = (ended, &mut node.router) {
             if !status.success() {
                 router.must_run()?;
             }
-            // The pod ends with the last of its two containers.
+            // A pod has ended when both its containers have.
             if node.sidecar.as_mut().is_none_or(|s| s.ended().is_some()) {
                 (node.router, node.sidecar) = (None, None);
                 self.say(number, State::Gone);
@@ -535,15 +536,15 @@ frontend hello
     )
 }
 
-/// One with the defaults; where a line asks for it, one with those that were
-/// published first.
+/// One healthport with the defaults, and where a line asks for it a second one with
+/// the defaults that were published first.
 fn healthports(
     dir: &std::path::Path,
     number: usize,
     ports: Ports,
     setup: &Setup,
 ) -> Result<Vec<Proc>> {
-    // Its own limit: 10ms is the shortest interval that it takes.
+    // healthport accepts no interval below 10ms.
     let millis = |real| format!("{}ms", setup.scale.millis(real).max(10));
     let start = |name, listen, timeout, fall| {
         let args = [
@@ -574,8 +575,8 @@ fn healthports(
     Ok(all)
 }
 
-/// One line on the terminal that is written over and over; elsewhere a line now
-/// and then.
+/// On a terminal one line that is overwritten every second; elsewhere a new line every
+/// ten seconds.
 #[derive(Debug)]
 struct Progress {
     start: Instant,

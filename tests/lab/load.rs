@@ -15,7 +15,7 @@ use crate::router::ROUTE;
 /// How hard to push.
 #[derive(Debug, Clone, Copy)]
 pub struct Push {
-    /// Requests per second, all of a hey together; nothing: as fast as it goes.
+    /// Requests per second of one hey; without it, as fast as it can.
     pub rate: Option<u32>,
     /// Stop by itself after this many answers.
     pub requests: Option<u64>,
@@ -44,7 +44,7 @@ impl Load {
         // hey gives up after 20 s by default; it takes whole seconds.
         let limit = (20.0 * scale.0).ceil();
         let mut args = vec![format!("-c {WORKERS}"), format!("-t {limit}")];
-        // The end comes from the lab; 6 h are for the case that it does not.
+        // The lab ends it. The 6 h apply only if it fails to.
         args.push(match push.requests {
             Some(requests) => format!("-n {requests}"),
             None => "-z 6h".to_string(),
@@ -52,15 +52,16 @@ impl Load {
         if let Some(rate) = push.rate {
             args.push(format!("-q {}", rate.div_ceil(WORKERS)));
         }
-        // At layer 4 a connection is what is balanced: with two kept for ever,
-        // two nodes would get everything and the third could not be missed.
+        // A layer-4 switch balances connections: with two that are kept open, two nodes
+        // would get all requests, and nobody would miss the third.
         if mode == Mode::Tcp {
             args.push("-disable-keepalive".to_string());
         }
         args.push(format!("-host {ROUTE}"));
         args.push(format!("http://{target}/"));
         let words: Vec<_> = args.iter().flat_map(|arg| arg.split(' ')).collect();
-        // Its summary is its own file: `Proc` appends, and a name may come again.
+        // A name may be used again and `Proc` appends to its files, so remove the old
+        // summary first.
         let output = dir.join(format!("{name}.out"));
         let _ = fs::remove_file(&output);
         Ok(Load {
@@ -70,7 +71,7 @@ impl Load {
         })
     }
 
-    /// Asks hey to end; it finishes what it has under way.
+    /// Asks hey to end; it finishes its open requests.
     pub fn stop(&self) {
         self.proc.signal(Signal::INT);
     }
@@ -118,8 +119,8 @@ impl Summary {
     }
 }
 
-/// Reads hey's summary. Both lists look alike, "[what] how many", with the count
-/// second in the one and first in the other.
+/// Reads hey's summary. The list of statuses says `[status] count`, the list of errors
+/// `[count] error`.
 pub fn summary(text: &str) -> Option<Summary> {
     let mut summary = Summary {
         text: text.trim().to_string(),

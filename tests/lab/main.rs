@@ -1,6 +1,6 @@
 //! The lab's tests: the parts that decide, a walk through a router's life, the phases
-//! at a tenth of production's times, and what is left of a lab that was interrupted.
-//! What starts HAProxy and hey takes three minutes.
+//! at a tenth of production's times, and the end of an interrupted lab. Those that start
+//! HAProxy and hey take three minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 // With a path, its modules are looked for beside it, not in a folder of its own.
@@ -33,15 +33,16 @@ use rustix::process::Signal;
 use scenario::Turn;
 use switch::{Line, Watch};
 
-/// A tenth: the switch checks every 200 ms, healthport every 100 ms, the drain is
-/// 4.5 s. To lose a request by noise alone, a machine would have to fail three checks
-/// in a row of all three nodes, or stand still for most of the drain.
+/// A tenth: the switch checks every 200 ms, healthport probes every 100 ms, and a drain
+/// takes 4.5 s. A busy machine alone loses a request only if three checks in a row fail
+/// on all three nodes, or if it stands still for most of the drain.
 const SCALE: Scale = Scale(0.1);
 
-/// Enough to see a gap of 10 ms, a fifth of what two cores could do.
+/// Requests per second: enough to see a gap of 10 ms, and a fifth of what two cores can
+/// do.
 const RATE: u32 = 200;
 
-/// Each of the labs measures time: one after the other.
+/// Every lab measures time, so they run one after the other.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,7 +75,7 @@ fn the_router_words_its_health() {
             "[+]backend-http ok\n[+]has-synced ok\n[-]process-running failed: reason withheld\nhealthz check failed\n"
         )
     );
-    // Liveness asks neither for port 80 nor for a drain.
+    // Liveness depends neither on port 80 nor on a drain.
     assert_eq!(embedded("/healthz", "backend-http process-running"), good);
     let dead = "[+]controller ok\n[-]admin-socket failed: reason withheld\nhealthz check failed\n";
     assert_eq!(embedded("/healthz", "admin-socket"), bad(dead));
@@ -284,7 +285,7 @@ fn a_missing_tool_names_its_package() {
 
 // The router.
 
-/// What somebody on the network sees of a node.
+/// A node as its network sees it.
 #[derive(Debug, PartialEq)]
 struct View {
     ready: Seen,
@@ -313,7 +314,7 @@ fn see(address: std::net::SocketAddr, path: &str) -> Seen {
     let Ok(mut stream) = TcpStream::connect(address) else {
         return Refused;
     };
-    // Five times what a router with a stuck HAProxy takes.
+    // A router with a stuck HAProxy takes a fifth of that.
     let limit = SCALE.wait(BACKEND_TIMEOUT) * 5;
     stream.set_read_timeout(Some(limit)).unwrap();
     let _ = write!(stream, "GET {path} HTTP/1.0\r\nHost: {ROUTE}\r\n\r\n");
@@ -337,7 +338,7 @@ fn during(lab: &mut Lab, node: usize, state: State) -> Result<View> {
     }
 }
 
-/// The table of states, row by row, on a real router; a profile on each node.
+/// The states of a router, one after the other, with another profile on each node.
 #[test]
 #[ignore = "needs haproxy and hey"]
 fn a_router_goes_through_its_life() -> Result<()> {
@@ -396,7 +397,7 @@ fn a_router_goes_through_its_life() -> Result<()> {
         see(lab.ports(1).http(), "/") == Status(503)
     })?;
     lab.reach(1, State::Ready)?;
-    // For some milliseconds after its reload the old HAProxy may still answer.
+    // The old HAProxy may still answer for some milliseconds after the reload.
     lab.wait_for("a legacy router that serves", 5.0, |lab| {
         view(lab.ports(1)) == serving
     })?;
@@ -416,8 +417,8 @@ fn a_router_goes_through_its_life() -> Result<()> {
     let draining = not_ready(Status(200), Status(200));
     assert_eq!(during(&mut lab, 0, State::Drain1)?, draining);
     assert_eq!(during(&mut lab, 2, State::Drain1)?, draining);
-    // Which port goes first is what tells the profiles apart. The port that must
-    // go last is asked last, so that a pause in between proves nothing wrong.
+    // The profiles differ in which port closes first. Ask the one that must close last
+    // after the other, so that a pause in between cannot fail the test.
     lab.wait_for("the end of the sidecar router", 60.0, |lab| {
         let ports = lab.ports(2);
         let traffic_gone = TcpStream::connect(ports.http()).is_err();
@@ -471,7 +472,7 @@ fn phase(number: u32, check: Check) -> Result<scenario::Phase> {
         requests: None,
     };
     let phase = scenario::phase(number, check, setup(Profile::Embedded), push)?;
-    // 20 s and more at 200 a second; a quarter of it leaves room for any noise.
+    // 20 s and more at 200 a second; a quarter of that will do on a busy machine.
     assert!(phase.summary.good() > 1000, "{}", phase.summary.text);
     assert_eq!(phase.replaced, 3);
     // The switch saw what hey saw.
@@ -489,7 +490,7 @@ fn none_lost(number: u32, check: Check) -> Result<()> {
     Ok(())
 }
 
-/// Some are lost, and all of them to a router that does not serve.
+/// Some requests are lost, each of them to a router that does not serve.
 fn some_lost(check: Check) -> Result<()> {
     let _alone = alone();
     let phase = phase(2, check)?;
@@ -538,8 +539,8 @@ fn phase_4_healthport_loses_nothing() -> Result<()> {
     none_lost(4, Check::Healthport)
 }
 
-/// A stuck router accepts connections: no TCP check on its own ports ever
-/// notices; healthport does, and not later than the HTTP check.
+/// A stuck router accepts connections, so no TCP check of its own ports ever notices.
+/// healthport does, and not later than the HTTP check.
 #[test]
 #[ignore = "needs haproxy and hey"]
 fn healthport_notices_what_a_connect_cannot() -> Result<()> {
@@ -566,9 +567,9 @@ fn healthport_notices_what_a_connect_cannot() -> Result<()> {
     Ok(())
 }
 
-/// Routers with 10,000 routes, one of which changes each second: they are ready,
-/// but late. The defaults stand it; those that were published first do not, which
-/// shows that the lab sees it. Two tenths: a machine that is busy is late too.
+/// Routers with 10,000 routes, one of which changes every second, are ready but answer
+/// late. The defaults put up with it. Those that were published first do not, which
+/// shows that the lab can tell. The scale is 0.2, since a busy machine is late too.
 #[test]
 #[ignore = "needs haproxy and hey"]
 fn a_reload_takes_no_healthy_node_out() -> Result<()> {
@@ -605,8 +606,8 @@ fn a_reload_takes_no_healthy_node_out() -> Result<()> {
 
 // The end.
 
-/// Two labs side by side; the end of the first, by Ctrl-C, does nothing to the
-/// second, which ends by kill -9. Nothing of either is left.
+/// Two labs side by side. The first ends by Ctrl-C, which leaves the second alone; that
+/// one ends by kill -9. No process and no socket of either is left.
 #[test]
 #[ignore = "needs haproxy and hey"]
 fn interrupted_labs_leave_nothing() -> Result<()> {
@@ -616,7 +617,7 @@ fn interrupted_labs_leave_nothing() -> Result<()> {
     let args = || ITSELF.into_iter().chain(["phase-3", "--rate", "20"]);
     let start = |name| Proc::spawn(folder.path(), name, program.as_os_str(), args());
     let (mut first, mut second) = (start("first")?, start("second")?);
-    // Both under load.
+    // Wait until it is under load.
     let home = |lab: &mut Proc| {
         let mut found = None;
         wait("a lab under load", || {
@@ -647,7 +648,7 @@ fn interrupted_labs_leave_nothing() -> Result<()> {
     assert!(left(&second_prefix).iter().any(|l| l.contains("hey -c")));
     second.signal(Signal::KILL);
     nothing_left(&second_prefix);
-    // Files are all that kill -9 leaves.
+    // After kill -9 only files are left.
     fs::remove_dir_all(&second_dir).map_err(|e| format!("cannot remove {second_dir}: {e}"))
 }
 
@@ -663,8 +664,8 @@ fn nothing_left(prefix: &str) {
     });
 }
 
-/// The processes of a lab (its network or its directory, which is named after
-/// it, is in each command line) and its listening sockets.
+/// The processes of a lab and its listening sockets. Each command line has the lab's
+/// network in it, or its directory, which is named after the network.
 fn left(prefix: &str) -> Vec<String> {
     let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;

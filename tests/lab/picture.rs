@@ -1,7 +1,7 @@
 //! The picture: one lane for the router, one for each check, one time axis.
 //!
-//! Drawn with the SVG part of `plotters` alone: lanes are rectangles and words,
-//! and a chart with two numeric axes would have to be talked out of its own.
+//! It uses the SVG back end of `plotters` alone: lanes are rectangles and text, for
+//! which a chart with two numeric axes is the wrong tool.
 
 use std::convert::Infallible;
 use std::fs;
@@ -25,7 +25,7 @@ const TOP: i32 = 120;
 const LANE: i32 = 58;
 const BAR: i32 = 26;
 
-// Blue and orange are told apart by everybody.
+// Colour-blind readers can tell blue from orange.
 const BLACK: BackendColor = color(0x22, 0x22, 0x22);
 const GREY: BackendColor = color(0x88, 0x88, 0x88);
 const PALE: BackendColor = color(0xe4, 0xe4, 0xe4);
@@ -50,17 +50,16 @@ pub fn draw(path: &Path, outcomes: &[Outcome], story: &Story, scale: Scale) -> R
     fs::write(path, svg).map_err(|error| format!("cannot write {path:?}: {error}"))
 }
 
-/// Whether requests that come to a node in this state are answered as they
-/// should be.
+/// Whether a node in this state answers requests as it should.
 fn serves(state: State) -> bool {
     use State::*;
     matches!(state, Ready | Reload | Drain1 | SidecarTail)
 }
 
-/// From, to, what: times in seconds since the event, unscaled.
+/// From, to, what; the times are real seconds since the event.
 type Span<T> = (f64, f64, T);
 
-/// Makes spans of changes; what was before the first change is left out.
+/// Makes spans of changes. The time before the first change is in none.
 fn spans<T: Copy>(changes: impl Iterator<Item = (f64, T)>, end: f64) -> Vec<Span<T>> {
     let changes: Vec<_> = changes.collect();
     let ends = changes.iter().skip(1).map(|&(at, _)| at).chain([end]);
@@ -207,7 +206,7 @@ impl<'a> Picture<'a> {
                 }
             }
         }
-        // Two clients often fail at the same time: one mark above the other.
+        // Two clients often fail at the same time: put one mark above the other.
         for (number, failure) in outcome.failures.iter().enumerate() {
             let x = self.x(self.scale.real(failure.at - self.event));
             self.cross((x, middle - 6 + 12 * (number as i32 % 2)))?;
@@ -249,7 +248,7 @@ impl<'a> Picture<'a> {
         AXIS.0 + (part * f64::from(AXIS.1 - AXIS.0)).round() as i32
     }
 
-    /// The pixels between two times, as far as they are on the picture.
+    /// The pixels between two times, cut to the picture.
     fn clip(&self, from: f64, to: f64) -> Option<(i32, i32)> {
         let second = |at: f64| self.scale.real(at - self.event).clamp(self.from, self.to);
         let (left, right) = (self.x(second(from)), self.x(second(to)));
@@ -306,7 +305,7 @@ impl Font {
     }
 }
 
-/// The SVG back end writes `<text>` and leaves the letters to who shows it: the
+/// The SVG back end writes `<text>` and leaves drawing the letters to the viewer, so the
 /// last two functions are never called.
 impl BackendTextStyle for Font {
     type FontError = Infallible;

@@ -1,6 +1,6 @@
-//! The vocabulary of the lab, and the numbers that it takes from production.
-//! Everything in here is plain data: times are real seconds, as in a cluster,
-//! and [`Scale`] alone turns them into what the lab waits.
+//! The vocabulary of the lab, and the numbers that it takes from production. All of it
+//! is plain data. Times are real seconds, as in a cluster; only [`Scale`] turns them
+//! into the time that the lab waits.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// One line: what was being done, to what, what the system said.
 pub type Result<T> = std::result::Result<T, String>;
 
-/// From one check of the switch to the next, HAProxy's default.
+/// Between two checks of the switch: HAProxy's default.
 pub const INTER: f64 = 2.0;
-/// HAProxy's defaults: checks in a row until a server is up, or down.
+/// How many checks in a row take a server up, or down: HAProxy's defaults.
 pub const RISE: u32 = 2;
 pub const FALL: u32 = 3;
 /// healthport's defaults.
@@ -19,36 +19,35 @@ pub const INTERVAL: f64 = 1.0;
 pub const FAST_INTERVAL: f64 = 0.1;
 pub const TIMEOUT: f64 = 3.0;
 pub const PROBE_FALL: u32 = 2;
-/// The defaults that were published first: the timeout, and one bad answer
-/// closes.
+/// The defaults that were published first: this timeout, and a single bad answer closes.
 pub const FIRST_TIMEOUT: f64 = 0.5;
 pub const FIRST_PROBE_FALL: u32 = 1;
 
-/// The router goes on serving this long after SIGTERM, and says not ready.
+/// For so long after SIGTERM the router serves and says that it is not ready.
 pub const DRAIN: f64 = 45.0;
-/// Then it refuses connections and waits for the open ones, at least and at most.
+/// Then it refuses new connections and waits for the open ones: least and most.
 pub const LINGER: (f64, f64) = (1.0, 30.0);
-/// It exits this long after them: gone at T0+47 s when idle, T0+76 s when busy.
+/// Then it exits: 47 s after SIGTERM when idle, 76 s when busy.
 pub const EXIT: f64 = 1.0;
-/// The limit of the router's own look at its port 80 (backend-http).
+/// The timeout of the router's own check of its port 80 (backend-http).
 pub const BACKEND_TIMEOUT: f64 = 2.0;
-/// From exec until 1936 is open; 25 to 43 ms.
+/// From exec until 1936 is open: 25 to 43 ms.
 pub const OPENS: f64 = 0.03;
-/// A router writes a new configuration at most this often, however many of its
-/// routes change. The first one after a start comes with a second.
+/// A router writes a new configuration no more often than this, however many routes
+/// change. Soon after the first one of a start it writes a second.
 pub const RELOAD_INTERVAL: f64 = 5.0;
-/// How long the router's HAProxy waits for a client or a server that is silent.
+/// How long the router's HAProxy waits for a silent client or server.
 pub const SILENCE: f64 = 30.0;
 
-/// What the number of its routes does to a router, measured on a real one
-/// (openshift/router 4b401a86).
+/// How the number of routes changes a router, measured on a real one (openshift/router
+/// 4b401a86).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Size {
     pub routes: u32,
     /// From exec to ready, with an API that answers at once.
     pub start: f64,
-    /// It writes its configuration for so long, at least and at most, and
-    /// readiness waits.
+    /// How long it takes to write its configuration, least and most; readiness waits
+    /// for that.
     pub write: (f64, f64),
 }
 
@@ -71,10 +70,10 @@ impl Size {
     pub const ALL: [Size; 3] = [Size::SMALL, Size::MEDIUM, Size::LARGE];
 }
 
-/// The rolling update waits this long after ready before the next node.
+/// How long a rolling update waits between a ready node and the next one.
 pub const MIN_READY: f64 = 30.0;
 
-/// Seconds since 1970: the clock that every part of the lab shares.
+/// Seconds since 1970, the clock of every part of the lab.
 pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("a clock after 1970").as_secs_f64()
@@ -105,7 +104,7 @@ pub enum Check {
     Stats,
     Http,
     Healthport,
-    /// A healthport with the defaults of its first day.
+    /// A healthport with the defaults that were published first.
     FirstPublished,
 }
 
@@ -118,7 +117,7 @@ impl Check {
         Check::FirstPublished,
     ];
 
-    /// Without the one that is history.
+    /// Without the settings that are history.
     pub const MAIN: [Check; 4] = [Check::Traffic, Check::Stats, Check::Http, Check::Healthport];
 
     pub fn name(self) -> &'static str {
@@ -132,13 +131,13 @@ impl Check {
     }
 }
 
-/// What the switch forwards: `http` shows a lost request as a 5xx, `tcp` is what
-/// a layer-4 switch does.
+/// What the switch forwards: `tcp`, as a layer-4 switch does, or `http`, where a lost
+/// request shows as a 5xx.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Http,
     Tcp,
-    /// `http` without a second try, as most layer-4 switches.
+    /// `http` without retries: most layer-4 switches have none.
     NoRetry,
 }
 
@@ -153,7 +152,7 @@ pub enum Profile {
     Legacy,
     /// 4.4 to 4.22.
     Embedded,
-    /// 4.23 and later: HAProxy is no child of the router and outlives it.
+    /// 4.23 and later: HAProxy is not a child of the router and outlives it.
     Sidecar,
 }
 
@@ -169,9 +168,8 @@ impl Profile {
     }
 }
 
-/// What a router goes through, in the words of its life cycle. Every word that
-/// the lab itself brings about (a stopped or killed process) is said by the lab,
-/// every other by the router.
+/// The states of a router's life. The lab records those that it causes itself (a
+/// stopped or killed process); the router reports all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Absent,
@@ -232,7 +230,7 @@ impl fmt::Display for State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Start,
-    /// The routes come late: as in the recording, after 8 s.
+    /// The routes come late, after 8 s as in the recording.
     SlowStart,
     Drain,
     BusyDrain,
@@ -241,7 +239,7 @@ pub enum Event {
     Frozen,
     Killed,
     Rolling,
-    /// One change of a route a second, seen by all nodes.
+    /// A route changes every second, on all nodes.
     MediumReloads,
     LargeReloads,
 }
@@ -277,7 +275,7 @@ impl Event {
         }
     }
 
-    /// What the routers are that it happens to.
+    /// The size of the routers.
     pub fn size(self) -> Size {
         match self {
             Event::MediumReloads => Size::MEDIUM,
@@ -286,7 +284,7 @@ impl Event {
         }
     }
 
-    /// How long the API server takes to answer a router that starts.
+    /// How long a router that starts waits for the API server.
     pub fn api(self) -> f64 {
         match self {
             Event::SlowStart => 8.0,
@@ -294,9 +292,8 @@ impl Event {
         }
     }
 
-    /// Whether a profile takes this event otherwise than `embedded` does: the
-    /// old one starts, the new one leaves and dies in its own way, and both show
-    /// in a rolling update.
+    /// Whether this event goes differently for a profile than for `embedded`: `legacy`
+    /// starts, `sidecar` leaves and dies in its own way, and a rolling update shows both.
     pub fn differs_in(self, profile: Profile) -> bool {
         match profile {
             Profile::Embedded => true,
@@ -312,19 +309,19 @@ impl Event {
     }
 }
 
-/// A loopback network of its own for every lab: 127.N.1.1 to .3 are the nodes,
-/// so that two labs run side by side with the real port numbers.
+/// The lab's own loopback network, with the nodes 127.N.1.1 to .3: so two labs can run
+/// side by side on the real port numbers.
 #[derive(Debug)]
 pub struct Network {
     number: u8,
-    /// Added to ports below 2000 for who may not bind them.
+    /// Added to ports below 2000 where the user may not bind them.
     offset: u16,
-    /// Held as long as the lab lives: nobody else gets this network.
+    /// While the lab holds it, no other lab gets this network.
     _claim: TcpListener,
 }
 
 impl Network {
-    /// Takes the first network that no other lab holds; the first is 127.0.1.x.
+    /// Takes the first network that no other lab holds, from 127.0.1.x on.
     pub fn claim() -> Result<Network> {
         let claim = |number| TcpListener::bind((host(number, CLAIM), HEALTHPORT));
         let (number, claim) = (0..=254)
@@ -332,7 +329,7 @@ impl Network {
             .ok_or(format!(
                 "cannot listen on any 127.N.1.254:{HEALTHPORT}: does something listen on 0.0.0.0:{HEALTHPORT}?"
             ))?;
-        // Not root, or a web server of the machine on all addresses.
+        // They are taken where we are not root, or where the machine has a web server.
         let usual = [80, 443, 1936]
             .iter()
             .all(|&port| TcpListener::bind((host(number, 1), port)).is_ok());
@@ -343,8 +340,8 @@ impl Network {
         })
     }
 
-    /// The first three numbers with their dots: what every process of this lab
-    /// has in its command line.
+    /// The first three numbers with their dots. Every process of this lab has them in
+    /// its command line.
     pub fn prefix(&self) -> String {
         format!("127.{}.1.", self.number)
     }

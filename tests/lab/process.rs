@@ -1,6 +1,6 @@
-//! Processes that cannot outlive the lab. Dropping a [`Proc`] kills and reaps
-//! it; if the lab itself is killed, the kernel does it (PR_SET_PDEATHSIG), so
-//! there is no exit path that leaves something behind.
+//! Processes that cannot outlive the lab. Dropping a [`Proc`] kills and reaps it. If the
+//! lab itself is killed, the kernel kills them (PR_SET_PDEATHSIG): no way to end leaves
+//! anything behind.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::plan::Result;
 
-/// What the lab runs, and the Debian package that has it.
+/// The programs that the lab runs, each with its Debian package.
 const TOOLS: [(&str, &str); 3] = [
     ("haproxy", "haproxy"),
     ("hey", "hey"),
@@ -38,14 +38,14 @@ pub fn check_tools() -> Result<()> {
 fn find(tool: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        // Debian keeps haproxy where a user's PATH does not look.
+        // On Debian, haproxy is in a folder that a user's PATH lacks.
         .chain([PathBuf::from("/usr/sbin")])
         .map(|dir| dir.join(tool))
         .find(|path| path.is_file())
 }
 
-/// A child in a process group of its own, so that Ctrl-C reaches the lab alone
-/// and the lab ends in order.
+/// A child in its own process group: Ctrl-C reaches only the lab, which then ends its
+/// children in order.
 #[derive(Debug)]
 pub struct Proc {
     pub name: String,
@@ -54,8 +54,8 @@ pub struct Proc {
 }
 
 impl Proc {
-    /// Starts `program`, a tool or a path. What it prints goes to NAME.out and
-    /// NAME.err in `dir`, after what is there.
+    /// Starts `program`, a tool's name or a path. Its output is appended to NAME.out and
+    /// NAME.err in `dir`.
     pub fn spawn<S: AsRef<OsStr>>(
         dir: &Path,
         name: &str,
@@ -67,9 +67,8 @@ impl Proc {
             let path = dir.join(format!("{name}.{end}"));
             File::options().append(true).create(true).open(path)
         };
-        // setpriv execs the program: the process that we hold is the program.
-        // The parent whose death counts is the thread that calls this: it must live
-        // as long as the lab does.
+        // setpriv replaces itself by the program, so our child is the program. For the
+        // kernel the parent is the calling thread: it must live as long as the lab.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(find(&program.to_string_lossy()).unwrap_or(program.into()))
@@ -91,7 +90,7 @@ impl Proc {
         Pid::from_child(&self.child)
     }
 
-    /// Sends a signal; to a process that has ended already it is nothing.
+    /// Sends a signal. A process that has ended ignores it.
     pub fn signal(&self, signal: Signal) {
         let _ = kill_process(self.id(), signal);
     }
@@ -101,7 +100,7 @@ impl Proc {
         self.child.try_wait().ok().flatten()
     }
 
-    /// An error with the process's last words, if it has ended.
+    /// An error with the last line of its log, if it has ended.
     pub fn must_run(&mut self) -> Result<()> {
         let Some(status) = self.ended() else {
             return Ok(());
@@ -135,7 +134,7 @@ impl Tail {
         })
     }
 
-    /// The lines that were completed since the last call.
+    /// The lines that have become complete since the last call.
     pub fn lines(&mut self) -> Result<Vec<String>> {
         match self.file.read_to_string(&mut self.rest) {
             Ok(_) => {}

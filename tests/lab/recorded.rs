@@ -121,8 +121,8 @@ const SIDECAR: [Said; 4] = [
     (KillRouter, [&[REFUSED], &[REFUSED], &[], &[]]),
 ];
 
-/// The test. Routers with many routes whose API takes its time: so every step
-/// of a start is long enough to be seen.
+/// The test. Its routers have many routes and a slow API server, so that every step of
+/// a start is long enough to be seen.
 pub fn holds(setup: Setup) -> Result<()> {
     let mut lab = Lab::open(Setup {
         size: Size::LARGE,
@@ -136,7 +136,7 @@ pub fn holds(setup: Setup) -> Result<()> {
         (Profile::Sidecar, &SIDECAR),
     ] {
         lab.setup.profile = profile;
-        // What the router says when nothing is being done to it is known.
+        // The answers before the first deed are not compared.
         lab.pause(2.0)?;
         for (deed, said) in table {
             compare(&mut lab, &observer, profile, *deed, said)?;
@@ -215,7 +215,7 @@ pub fn first_reload(lab: &mut Lab, node: usize) -> Result<()> {
     })
 }
 
-/// Four threads that ask a node all the time and note what is new.
+/// Four threads that ask a node again and again and note each new answer.
 struct Observer {
     stop: Arc<AtomicBool>,
     said: Vec<Arc<Mutex<Vec<String>>>>,
@@ -273,8 +273,8 @@ impl Drop for Observer {
     }
 }
 
-/// Status and body, or what came instead within 6 s; nothing: no connection, or
-/// one that was cut.
+/// Status and body, or what came instead within 6 s; nothing if there was no connection
+/// or it was cut.
 fn ask(address: SocketAddr, path: &str, host: &str, scale: Scale) -> Option<String> {
     let limit = scale.wait(6.0);
     let end = Instant::now() + limit;

@@ -1,5 +1,5 @@
-//! Results in words: tables, lists of failed requests, and the pages that they
-//! are put into. Pure, except for [`put`].
+//! Turns results into text: tables and lists of failed requests. Only [`put`] touches
+//! files, the pages that hold them.
 
 use std::fmt::Write;
 use std::fs;
@@ -82,8 +82,8 @@ pub fn failures(failures: &[Failure], story: &Story, scale: Scale) -> String {
     list
 }
 
-/// All modes of a check in one row: what was lost differs, how the check
-/// behaves does not, so the slowest counts.
+/// One row for all modes of a check. They lose different numbers of requests, but the
+/// check behaves alike in all, so the slowest time counts.
 pub fn matrix(outcomes: &[Outcome]) -> String {
     let mut table = "| Event | Router | Check of the switch | Lost, http | Lost, tcp | Lost, no retry | Healthy nodes taken out | Stopped sending | Sent again |
 |---|---|---|---:|---:|---:|---:|---:|---:|
@@ -120,7 +120,7 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
             false => (http.event.name(), http.profile.name()),
         };
         previous = Some(group);
-        // A start is nothing to stop for, and a reload nothing to come back from.
+        // Nothing stops for a start, and nothing comes back after a reload.
         let (stopped, again) = match http.event {
             Event::Start | Event::SlowStart => ("-", &*again),
             Event::MediumReloads | Event::LargeReloads => (&*stopped, "-"),
@@ -143,10 +143,10 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
     table
 }
 
-/// The requests that healthport's check lost later after the HTTP check of the
-/// same event had stopped sending than healthport takes to close on a bad answer.
-/// The two checks of the switch do not start together, which may add one `inter`.
-/// Where nothing answers healthport may take all that it promises, and three
+/// The requests that healthport's check lost and the HTTP check of the same event would
+/// not have: later after that had stopped sending than healthport takes to close on a
+/// bad answer. The two checks of the switch do not start together, which adds up to one
+/// `inter`. Where nothing answers, healthport is allowed its promised time and three
 /// checks of the switch.
 pub fn worse_than_http(outcomes: &[Outcome], scale: Scale) -> Vec<(&Outcome, &Failure)> {
     let reaction = INTERVAL + f64::from(PROBE_FALL - 1) * FAST_INTERVAL;

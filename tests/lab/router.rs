@@ -1,10 +1,9 @@
-//! One router, as a process of its own that can be stopped and killed: the
-//! health endpoint on 1936 (in production the openshift-router process) and its
-//! child, a real HAProxy on 80 and 443; in the `sidecar` profile HAProxy is the
-//! child of a process beside it. Nothing here is scripted for a phase: SIGTERM
-//! starts the drain, SIGHUP says that a route has changed, and what 1936 answers
-//! is found out by asking HAProxy, as the real one does. `recorded` holds it
-//! against what a real one said.
+//! One router, as its own process, which can be stopped and killed: the health endpoint
+//! on 1936 (in production the openshift-router process) and its child, a real HAProxy
+//! on 80 and 443. In the `sidecar` profile HAProxy is the child of a process beside it.
+//! Nothing here is scripted for a phase: SIGTERM starts the drain, SIGHUP says that a
+//! route has changed, and 1936 asks HAProxy before it answers, as the real one does.
+//! `recorded` compares it with the answers of a real one.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -28,26 +27,26 @@ use crate::plan::{
 };
 use crate::process::Proc;
 
-/// The path that the router's HAProxy answers by itself (`monitor-uri`).
+/// The path that the router's HAProxy answers itself (`monitor-uri`).
 const MONITOR: &str = "/_______internal_router_healthz";
 
 /// The host of the one route that leads anywhere; every other host gets 503.
 pub const ROUTE: &str = "hello.lab";
 
-/// Signals, a reaped HAProxy and an ended wait are noticed within this; at the
-/// smallest scale in use, 0.1, it is a tenth of a real second.
+/// The router notices signals, a dead HAProxy and the end of a wait within this time: a
+/// tenth of a real second at the usual scale 0.1.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What a router is told at its start.
+/// The settings of a router.
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub name: String,
     pub ports: Ports,
     pub profile: Profile,
     pub size: Size,
-    /// Real seconds until the API server has answered with the routes.
+    /// Real seconds until the API server has sent the routes.
     pub api: f64,
-    /// Connections that its HAProxy takes at a time; 0: its own default.
+    /// HAProxy's limit of open connections; 0 is its own default.
     pub maxconn: u32,
     pub scale: Scale,
     pub hello: SocketAddr,
@@ -104,7 +103,7 @@ impl Spec {
         })
     }
 
-    /// Removes the configuration of a pod before: a new sidecar waits for its own.
+    /// Removes the last pod's configuration: a new sidecar waits for its own.
     pub fn forget(&self) {
         let _ = fs::remove_file(self.path("haproxy.cfg"));
     }
@@ -130,8 +129,8 @@ pub fn run(spec: &Spec) -> Result<()> {
     if spec.profile == Profile::Legacy {
         traffic.start(false)?; // open, no routes yet: every request gets 503
     }
-    // Of the recorded starts about a third is the time until the routes are
-    // there, a third the writing of the configuration, a third HAProxy's load.
+    // About a third of a recorded start passes until the routes are there, a third
+    // while it writes the configuration, a third while HAProxy loads it.
     let third = spec.size.start / 3.0;
     let mut last = Instant::now();
     if !wait(spec.api + third) {
@@ -157,7 +156,7 @@ pub fn run(spec: &Spec) -> Result<()> {
         }
     }
 
-    // A changed route is nothing to a router that drains.
+    // A router that drains ignores changes of routes.
     say(State::Drain1.name());
     thread::sleep(spec.scale.wait(DRAIN));
     match traffic {
@@ -178,9 +177,9 @@ pub fn run(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// The other container of a `sidecar` pod, from exec to exit. The router's word
-/// to it is the configuration: a new one is a new HAProxy, and the end of the
-/// file is the end. A router that is killed says nothing, so HAProxy serves on.
+/// The other container of a `sidecar` pod, from exec to exit. The router controls it by
+/// the configuration file: a new file starts a new HAProxy, removing the file ends it.
+/// A router that is killed leaves the file, so HAProxy keeps serving.
 pub fn sidecar(spec: &Spec) -> Result<()> {
     die_with_parent()?;
     let mut haproxy = Haproxy::new(spec);
@@ -207,9 +206,9 @@ fn die_with_parent() -> Result<()> {
         .map_err(|error| format!("cannot ask to die with the lab: {error}"))
 }
 
-/// One line for the lab, with the time.
+/// Writes one line for the lab, with the time.
 fn say(word: &str) {
-    // A lab that does not listen any more is about to kill us.
+    // A lab that no longer reads this is about to kill us.
     let _ = writeln!(io::stdout(), "{:.3} {word}", now());
 }
 
@@ -229,7 +228,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Waits, and says whether SIGTERM has come.
+    /// Waits, and returns whether SIGTERM has come.
     fn stopped_within(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         while !self.term.load(Ordering::SeqCst) {
@@ -243,7 +242,7 @@ impl Signals {
     }
 }
 
-/// Who holds the traffic side.
+/// Who runs HAProxy.
 enum Traffic<'a> {
     Own(Haproxy<'a>),
     Sidecar(&'a Spec),
@@ -283,7 +282,7 @@ impl Traffic<'_> {
     }
 }
 
-/// The HAProxy of now, and those that reloads have replaced and that finish
+/// The current HAProxy, and those that a reload has replaced and that still finish
 /// their connections.
 struct Haproxy<'a> {
     spec: &'a Spec,
@@ -298,9 +297,8 @@ impl Haproxy<'_> {
         }
     }
 
-    /// Starts one, which takes the sockets over from the last (`-x`, `-sf`): no
-    /// connection is refused meanwhile. One that has died has nothing to hand
-    /// over.
+    /// Starts one, which takes over the sockets of the last (`-x`, `-sf`), so that no
+    /// connection is refused meanwhile. A dead one has nothing to hand over.
     fn start(&mut self) -> Result<()> {
         let spec = self.spec;
         self.running.retain_mut(|haproxy| haproxy.ended().is_none());
@@ -317,7 +315,7 @@ impl Haproxy<'_> {
         }
         let name = format!("{}-haproxy", spec.name);
         let mut haproxy = Proc::spawn(&spec.dir, &name, OsStr::new("haproxy"), &args)?;
-        // It answers on its socket once the last has been told to stop.
+        // It answers on its socket once it has told the last one to stop.
         let id = haproxy.id().as_raw_nonzero();
         let own = format!("\nPid: {id}\n");
         while !info(spec).is_ok_and(|info| info.contains(&own)) {
@@ -329,8 +327,8 @@ impl Haproxy<'_> {
         Ok(())
     }
 
-    /// Forgets the replaced ones that have ended. The last one is kept: if it
-    /// has died, that is what 1936 says.
+    /// Forgets the replaced ones that have ended. It keeps the last one: if that has
+    /// died, 1936 must say so.
     fn reap(&mut self) {
         let last = self.running.len().saturating_sub(1);
         let mut position = 0;
@@ -361,7 +359,7 @@ impl Haproxy<'_> {
     }
 }
 
-/// Puts the configuration in place, whole: a sidecar looks for it all the time.
+/// Puts the whole configuration in place at once: a sidecar may look at any time.
 fn configure(spec: &Spec, routes: bool) -> Result<()> {
     let put = |end: &str, text: &str| {
         let new = spec.path("new");
@@ -373,7 +371,7 @@ fn configure(spec: &Spec, routes: bool) -> Result<()> {
         .map_err(|error| format!("cannot write the router's configuration: {error}"))
 }
 
-/// What a host without a route gets: a head and a page, 2503 bytes as the
+/// The answer for a host without a route: a head and a page of 2503 bytes, as the
 /// router's own.
 fn page() -> String {
     let body = "<html><body><h1>Application is not available</h1></body></html>";
@@ -384,9 +382,9 @@ fn page() -> String {
     )
 }
 
-/// The router's HAProxy. 443 carries plain HTTP too: TLS would change nothing
-/// that a switch at layer 4 sees. Time-outs as in the OpenShift router's
-/// template: 5 s, 30 s, 30 s.
+/// The configuration of the router's HAProxy. 443 carries plain HTTP too: a layer-4
+/// switch would see no difference with TLS. The timeouts are those of the OpenShift
+/// router's template: 5 s, 30 s, 30 s.
 fn config(spec: &Spec, routes: bool) -> String {
     let route = match routes {
         true => format!("\n  use_backend hello if {{ hdr(host) -i {ROUTE} }}"),
@@ -425,12 +423,12 @@ backend hello
     )
 }
 
-/// Port 1936. No limits and no time-outs, as in production: a silent connection
-/// is held, by a thread that waits for it.
+/// Port 1936. It has no limits and no timeouts, as in production: a silent connection
+/// stays open, and a thread waits for it.
 struct Endpoint {
     listener: TcpStream,
-    /// Whether the first configuration is written. A reload holds it while it
-    /// writes the next one, and `has-synced` waits.
+    /// Whether the first configuration is written. A reload holds the lock while it
+    /// writes the next one, and `has-synced` waits for it.
     synced: Arc<Mutex<bool>>,
 }
 
@@ -457,7 +455,7 @@ impl Endpoint {
                         "admin-socket" => info(&spec).is_ok(),
                         _ => true, // controller: this process, which answers
                     };
-                    // A client that went away is its own affair.
+                    // An error means that the client has gone.
                     let _ = serve(&client, spec.profile, good);
                 });
             }
@@ -489,10 +487,10 @@ fn serve(client: &TcpStream, profile: Profile, good: impl Fn(&str) -> bool) -> i
             let (status, body) = answer(&request, has_host, profile, good);
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
             let date = date(since.unwrap_or_default().as_secs());
-            // Every answer ends its connection; the real one keeps it, but none
-            // of those who ask here uses a connection twice.
+            // Every answer ends its connection. The real router keeps it open, but no
+            // client here uses one twice.
             let mut client = client;
-            // In one piece: a router that is killed has answered, or it has not.
+            // In one piece: a router that is killed has answered in full or not at all.
             let whole = format!(
                 "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
                  X-Content-Type-Options: nosniff\r\nDate: {date}\r\nContent-Length: {}\r\n\
@@ -505,7 +503,7 @@ fn serve(client: &TcpStream, profile: Profile, good: impl Fn(&str) -> bool) -> i
     Ok(())
 }
 
-/// Status and body, as the router words them; `good` says how a part is.
+/// Status and body, as the router words them; `good` says whether a part is well.
 pub fn answer(
     request: &str,
     has_host: bool,
@@ -520,7 +518,7 @@ pub fn answer(
     let target = request.split(' ').nth(1).unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let ready = ["backend-http", "has-synced", "process-running"];
-    // Liveness asks neither port 80 nor whether the router leaves.
+    // Liveness depends neither on port 80 nor on a drain.
     let live = match profile {
         Profile::Sidecar => &["controller"][..],
         _ => &["controller", "admin-socket"],
@@ -560,7 +558,7 @@ pub fn answer(
     }
 }
 
-/// Seconds since 1970 as HTTP has it: "Tue, 24 Nov 2026 21:56:44 GMT".
+/// Seconds since 1970 as an HTTP date: "Tue, 24 Nov 2026 21:56:44 GMT".
 pub fn date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = [
@@ -568,8 +566,8 @@ pub fn date(seconds: u64) -> String {
     ];
     let days = seconds / 86_400;
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    // Years from March have their odd day at the end; 11,017 days are from
-    // 1970-01-01 to 2000-03-01. Good from then to 2100.
+    // Years that begin in March have the leap day at their end. From 1970-01-01 to
+    // 2000-03-01 it is 11,017 days. This is right from then until 2100.
     let since = days - 11_017;
     let year = (4 * since + 3) / 1461;
     let of_year = since - year * 1461 / 4;
@@ -583,8 +581,8 @@ pub fn date(seconds: u64) -> String {
     )
 }
 
-/// Whether HAProxy answers on port 80 within 2 s. A stuck one makes 1936 take
-/// that long to say 500.
+/// Whether HAProxy answers on port 80 within 2 s. If it is stuck, 1936 says 500 after
+/// that time.
 fn backend_http(spec: &Spec) -> bool {
     let limit = spec.scale.wait(BACKEND_TIMEOUT);
     let agent = ureq::Agent::config_builder()
@@ -596,7 +594,7 @@ fn backend_http(spec: &Spec) -> bool {
     agent.get(&url).call().is_ok()
 }
 
-/// What HAProxy says of itself, which knows no maxconn.
+/// HAProxy's `show info`, which it answers beyond maxconn too.
 fn info(spec: &Spec) -> io::Result<String> {
     let mut socket = UnixStream::connect(spec.path("haproxy.sock"))?;
     socket.set_read_timeout(Some(spec.scale.wait(BACKEND_TIMEOUT)))?;

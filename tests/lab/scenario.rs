@@ -1,5 +1,5 @@
-//! What the lab does with its parts: the four phases and the events of the
-//! matrix, and what is read off the story afterwards.
+//! What the lab does with its parts, the four phases and the events of the matrix, and
+//! what it reads from the story afterwards.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -13,20 +13,19 @@ use crate::switch::{Failure, INTERS, Line};
 /// server, scheduler, container start (inferred: a few seconds).
 const NEW_POD: f64 = 5.0;
 
-/// How long a broken router stays so. The slowest checks need 13 s to notice:
-/// healthport's two time-outs and then three bad checks, or three time-outs of an
-/// HTTP check.
+/// How long a broken router stays broken. The slowest checks need 13 s to notice: two
+/// timeouts of healthport and then three bad checks, or three timeouts of an HTTP check.
 const BROKEN: f64 = 20.0;
 
-/// From ready to the next event: rise 2 with inter 2 s takes 4 s at most, and
-/// healthport's probe 1 s before.
+/// From ready to the next event: healthport's probe comes within 1 s, and rise 2 with
+/// inter 2 s takes up to 4 s more.
 const RETURNED: f64 = 10.0;
 
-/// How many changes of routes make a storm, one a second.
+/// How many times a route changes in a storm, once a second.
 const CHANGES: u32 = 120;
 
-/// A node is healthy once it has been ready for so long: the answers of before
-/// are over, and healthport has opened.
+/// A node counts as healthy once it has been ready for so long: by then no check still
+/// goes by an older answer, and healthport has opened.
 const HEALTHY: f64 = 5.0;
 
 /// A phase's result.
@@ -51,8 +50,8 @@ pub const PHASES: [(u32, Check); 5] = [
     (4, Check::Healthport),
 ];
 
-/// Runs one phase. 1 to 3 replace every router once; 4 does a rolling update
-/// again and again until hey has its answers, once if it has no number.
+/// Runs one phase. 1 to 3 replace every router once; 4 repeats the rolling update until
+/// hey has its number of answers, or runs it once if there is no number.
 pub fn phase(number: u32, check: Check, mut setup: Setup, push: Push) -> Result<Phase> {
     let mode = Mode::Http;
     setup.lines = vec![Line { check, mode }];
@@ -90,7 +89,7 @@ pub fn phase(number: u32, check: Check, mut setup: Setup, push: Push) -> Result<
     })
 }
 
-/// A pod is deleted and its successor comes; some time later a route changes.
+/// Deletes a pod and starts its successor; some time later a route changes.
 fn replace(lab: &mut Lab, node: usize, rest: f64) -> Result<Turn> {
     let at = now();
     lab.delete(node);
@@ -122,18 +121,17 @@ pub struct Outcome {
     pub summary: Summary,
     pub failures: Vec<Failure>,
     pub turns: Vec<Turn>,
-    /// Real seconds from the event until the switch stopped sending, the worst
-    /// of the turns; nothing: it never did.
+    /// Real seconds from the event until the switch stopped sending, in the worst turn;
+    /// nothing if it never did.
     pub stopped: Option<f64>,
-    /// Real seconds from ready until it sent again, negative if it did before.
+    /// Real seconds from ready until it sent again; negative if it did so before.
     pub sent_again: Option<f64>,
-    /// How often the watches with this check took a healthy node out, for each of
-    /// [`INTERS`].
+    /// How often the watches with this check took a healthy node out, by [`INTERS`].
     pub taken_out: [usize; INTERS.len()],
 }
 
-/// Lets an event happen on a running lab, under load on all its lines at once:
-/// all checks see the very same router.
+/// Makes an event happen in a running lab, under load on all its lines at once: all
+/// checks see the same router at the same time.
 pub fn happen(lab: &mut Lab, event: Event, push: Push) -> Result<Vec<Outcome>> {
     let first = lab.story.failures.len();
     lab.setup.api = event.api();
@@ -223,7 +221,7 @@ fn play(lab: &mut Lab, event: Event) -> Result<Vec<Turn>> {
     Ok(vec![Turn { node, at, ready }])
 }
 
-/// One change of a route a second, which every router sees.
+/// Changes a route every second, on every router.
 pub fn storm(lab: &mut Lab, changes: u32) -> Result<()> {
     for _ in 0..changes {
         for node in 0..NODES {
@@ -234,7 +232,7 @@ pub fn storm(lab: &mut Lab, changes: u32) -> Result<()> {
     Ok(())
 }
 
-/// When the router said so, not when the lab heard it.
+/// When the router said it, not when the lab read it.
 fn ready_since(lab: &Lab, node: usize) -> f64 {
     let state = lab.story.state_at(node, f64::MAX);
     state.map_or_else(now, |(_, since)| since)
@@ -247,9 +245,9 @@ fn drain(lab: &mut Lab, node: usize, client: Option<Arc<TcpStream>>) -> Result<(
     Ok(())
 }
 
-/// Seconds until the switch stopped sending after the event, and from ready
-/// until it sent again. What counts for the second is the last time it began:
-/// a check that is fooled by a start begins before the router is ready.
+/// Seconds from the event until the switch stopped sending, and from ready until it sent
+/// again. For the latter the last time counts: a check that a start deceives sends
+/// before the router is ready.
 pub fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Option<f64>) {
     let later: Vec<_> = beliefs
         .iter()
@@ -263,14 +261,14 @@ pub fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Op
     )
 }
 
-/// The longest time; nothing if one of them never came.
+/// The longest time; nothing if one of them is missing.
 fn worst(times: &[Option<f64>]) -> Option<f64> {
     let longest = times.iter().copied().reduce(|a, b| Some(a?.max(b?)));
     longest.flatten()
 }
 
-/// How often the watches with a check took a node out although its router had
-/// been ready for long.
+/// How often the watches with a check took a node out although its router had long been
+/// ready.
 pub fn taken_out(story: &Story, check: Check, start: f64, long: f64) -> [usize; INTERS.len()] {
     let mut counts = [0; INTERS.len()];
     for &(at, watch) in &story.downs {

@@ -1,7 +1,7 @@
-//! The switch: one real HAProxy with a port for every line under test, what it
-//! believes of each node (its stats socket), and every request it lost (its log).
-//! Beside the lines it can have watches: backends without traffic whose checks
-//! have other intervals and phases, for who wants to know what they would do.
+//! The switch: one real HAProxy with a port for every line under test. Its stats socket
+//! says what it believes of each node, its log every request that it lost. It can also
+//! have watches: backends without traffic that check at other intervals and phases, to
+//! see what such checks would do.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,10 +21,9 @@ pub struct Line {
     pub mode: Mode,
 }
 
-/// From one check of a watch to the next, in real seconds. Up after 2, down after
-/// 3, as the lines.
+/// Between two checks of a watch, in real seconds. Up after 2, down after 3, as the lines.
 pub const INTERS: [u32; 3] = [2, 5, 10];
-/// How many watches with the same interval ask a node, one after the other.
+/// How many watches with the same interval check a node, one after the other.
 const PHASES: u32 = 4;
 
 /// A running switch.
@@ -50,7 +49,7 @@ impl Switch {
         })
     }
 
-    /// What it believes now, and how much it has forwarded.
+    /// What it believes of the nodes, and how much it has forwarded.
     pub fn stats(&mut self) -> Result<Vec<Row>> {
         self.proc.must_run()?;
         let ask = || {
@@ -65,8 +64,8 @@ impl Switch {
         Ok(rows(&text?))
     }
 
-    /// The requests that failed since the last call, and the watches that took a
-    /// node out.
+    /// Since the last call: the requests that failed, and the watches that took a node
+    /// out.
     pub fn news(&mut self) -> Result<(Vec<Failure>, Vec<Watch>)> {
         let lines = self.log.lines()?;
         let failures = lines.iter().filter_map(|line| failure(line));
@@ -81,14 +80,13 @@ fn socket(dir: &Path) -> PathBuf {
 
 /// The whole configuration.
 ///
-/// `retries 3` without `option redispatch` are HAProxy's defaults, written out
-/// because they make the counts: a refused connection is tried again on the same
-/// node three times, one second apart, and only then is the request lost. So one
-/// client loses at most one request in 3 s (the slowest answer of the reference
-/// run took 3.0 s), and a switch without retries loses many more. With
-/// redispatch the last try would go to another node: fewer lost, still slow.
-/// HAProxy waits the smaller of 1 s and `timeout connect` between two tries,
-/// which is why that is 1 s here: so it shrinks with the scale.
+/// `retries 3` without `option redispatch` are HAProxy's defaults, written out because
+/// the counts depend on them: HAProxy tries a refused connection three more times on the
+/// same node, one second apart, before the request is lost. So one client loses at most
+/// one request in 3 s (the slowest answer of the reference run took 3.0 s), and a switch
+/// without retries loses many more. With redispatch the last try would go to another
+/// node: fewer requests lost, but as slow. Between two tries HAProxy waits the smaller of
+/// 1 s and `timeout connect`, which is 1 s here so that it shrinks with the scale.
 pub fn config(
     dir: &Path,
     lines: &[Line],
@@ -97,10 +95,9 @@ pub fn config(
     nodes: &[Ports],
     scale: Scale,
 ) -> String {
-    // `timeout server` is below the 20 s of hey, so that a request without an
-    // answer is lost here, where it is logged with its node. dontlog-normal
-    // leaves only what went wrong. A server that goes down keeps its established
-    // connections (no on-marked-down).
+    // `timeout server` is below hey's 20 s, so that a request without an answer is lost
+    // here and logged with its node. With dontlog-normal only failures are logged. A
+    // server that goes down keeps its established connections (no on-marked-down).
     let mut config = format!(
         "global
   nbthread 1
@@ -139,9 +136,9 @@ defaults
         );
         config += &servers(line.check, nodes.iter().enumerate());
     }
-    // HAProxy spreads the first checks of all its servers over their interval, in
-    // the order of the file. So those of one kind are far apart in it: each of the
-    // twelve has a phase of its own.
+    // HAProxy spreads the first checks of all its servers over the interval, in the
+    // order of the file. Watches of one kind are far apart in the file, so that each of
+    // the twelve has its own phase.
     let phases = if watches { PHASES } else { 0 };
     for (phase, node) in (0..phases).flat_map(|phase| (0..nodes.len()).map(move |n| (phase, n))) {
         for (number, check) in Check::ALL.into_iter().enumerate() {
@@ -187,7 +184,7 @@ fn servers<'a>(check: Check, nodes: impl Iterator<Item = (usize, &'a Ports)>) ->
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub line: usize,
-    /// Nothing: the frontend.
+    /// Nothing for the frontend.
     pub node: Option<usize>,
     /// Whether requests are sent there.
     pub up: bool,
@@ -237,7 +234,7 @@ pub fn rows(csv: &str) -> Vec<Row> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
     pub line: usize,
-    /// Nothing: no node was left to send it to.
+    /// Nothing if there was no node left to send it to.
     pub node: Option<usize>,
     /// What the client got, in `mode http`.
     pub status: Option<u16>,
@@ -248,9 +245,8 @@ pub struct Failure {
     pub took: f64,
 }
 
-/// Reads a line of the switch's log; nothing if the request did not fail in the
-/// end (it was tried again with success), or if the client gave it up: hey does
-/// so when it is stopped.
+/// Reads a line of the switch's log. Nothing if a retry succeeded, or if the client gave
+/// up: hey does so when it is stopped.
 pub fn failure(line: &str) -> Option<Failure> {
     let words: Vec<_> = line.split(' ').collect();
     let ["request", line, node, status, why, at, took] = words[..] else {

@@ -1,5 +1,5 @@
-//! The port as the kernel shows it: refused when closed, under any load, as often
-//! as it takes, and never by a listener that only looks open.
+//! The port as the kernel shows it: a connect is refused when it is closed, under any
+//! load, however often it opens and closes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -14,21 +14,21 @@ use std::time::{Duration, Instant};
 use common::{PATIENCE, eventually, is_open, own_address, proc};
 use healthport::ports::{Ports, State};
 
-/// A lease that does not run out, whatever the machine does.
+/// A lease that never runs out, not even on a busy machine.
 const LONG: Duration = Duration::MAX;
 
-/// The tests count threads and descriptors of this process: one at a time.
+/// The tests count the threads and descriptors of this process, so they run one at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Not 18898, which the test takes on every address: somebody may have that.
+/// Not 18898: the test takes the port on every address, and somebody may have that one.
 fn own_port() -> u16 {
     20_000 + (std::process::id() % 10_000) as u16
 }
 
-/// The soak of the reservation.
+/// How often the soak of the reservation opens the port.
 const OPENINGS: usize = 3000;
 
 fn ports(max_age: Duration) -> (Ports, SocketAddr) {
@@ -84,8 +84,8 @@ fn open_accepts_and_closes_and_closed_refuses() {
     }
 }
 
-/// Eight clients connect as fast as they can. Once set() has closed the port not
-/// one connect that begins later succeeds.
+/// Eight clients connect as fast as they can. Once set() has closed the port, no connect
+/// that begins later succeeds.
 #[test]
 fn closing_holds_under_a_storm() {
     let _alone = alone();
@@ -155,7 +155,7 @@ fn opens_at_once_with_hundreds_in_time_wait() {
     assert!(sockets(address, "06") >= 300);
     open(&mut ports);
     assert!(is_open(address));
-    // The next process finds them too, and nobody else gets the port for that.
+    // The next process finds them too; they do not let anybody else have the port.
     drop(ports);
     let mut next = Ports::new(&[address], LONG);
     close(&mut next);
@@ -170,8 +170,8 @@ fn opens_at_once_with_hundreds_in_time_wait() {
 /// can. No opening fails, no connect succeeds once the port is closed, and nobody
 /// else ever listens.
 ///
-/// With a reservation that has SO_REUSEADDR on while the listener is bound, the
-/// others had the port within ten openings.
+/// With SO_REUSEADDR on the reservation while the listener is bound, the others had the
+/// port within ten openings.
 #[test]
 fn thousands_of_openings_under_clients_and_thieves() {
     let _alone = alone();
@@ -319,8 +319,9 @@ fn a_lease_that_is_not_renewed_closes_every_port() {
     assert!(ports.renew(), "nothing was open");
     let start = Instant::now();
     ports.set(true);
-    // Renewed: open for longer than the lease, whoever connects. Not as fast as
-    // possible: a SYN that finds the backlog full is sent again a second later.
+    // While the lease is renewed the port stays open for longer than --max-age, whoever
+    // connects. Connect with pauses: a SYN that finds the backlog full is sent again only
+    // a second later.
     let mut last = start;
     while start.elapsed() < max_age + max_age / 2 {
         last = Instant::now();
@@ -333,7 +334,7 @@ fn a_lease_that_is_not_renewed_closes_every_port() {
     });
     assert!(last.elapsed() >= max_age, "too early: {:?}", last.elapsed());
     assert_eq!(sockets(addresses[0], "0A"), 0);
-    // The loop is back: it is told so once, and may open again.
+    // The loop continues: it learns of it once, and may open again.
     assert!(!ports.renew());
     assert!(ports.renew());
     assert_eq!(ports.set(true), [State::Open, State::Open]);
@@ -343,7 +344,7 @@ fn a_lease_that_is_not_renewed_closes_every_port() {
 #[test]
 fn a_lease_that_ran_out_unnoticed_counts_as_run_out() {
     let _alone = alone();
-    // So short that the loop may be back before the helper has looked.
+    // So short that the loop may renew it before the helper has looked.
     let (mut ports, address) = ports(Duration::from_nanos(1));
     ports.renew();
     ports.set(true);
@@ -352,7 +353,7 @@ fn a_lease_that_ran_out_unnoticed_counts_as_run_out() {
 }
 
 #[test]
-fn dropping_the_gate_closes_the_port() {
+fn dropping_the_ports_closes_them() {
     let _alone = alone();
     let (mut ports, address) = ports(LONG);
     open(&mut ports);

@@ -1,9 +1,8 @@
-//! A soak: for 20 seconds, or as many as SOAK_SECONDS says, the service answers
-//! every probe with something else, good or bad, and clients storm the port.
-//! The service is the clock: when a probe comes, the port and the log must have
-//! followed the answer to the probe before, so nothing depends on time. First
-//! comes every answer once, so that what is touched for the first time is not
-//! taken for growth, then the dice choose.
+//! A soak: for 20 seconds, or as many as SOAK_SECONDS says, the service answers every
+//! probe with something else, good or bad, and clients storm the port. Nothing depends on
+//! time: when the next probe comes, the port and the log must have followed the answer to
+//! the last one. Every answer is given once before the dice choose, so that memory which
+//! is touched for the first time does not look like growth.
 //!
 //! Half an hour, as in tests/bench/README.md:
 //!
@@ -30,8 +29,8 @@ use common::zoo::{GOOD, LATE, Way, ZOO};
 use common::{BINARY, Folder, Healthport, NOT_READY, OneByOne, eventually, own_address};
 use fastrand::Rng;
 
-/// Good and bad alike often, so that the port changes every other time; one in
-/// four of what takes the whole timeout.
+/// Good and bad answers equally often, so that the port changes every other time. Three in
+/// four of those that take the whole timeout are passed over.
 fn pick(dice: &mut Rng) -> (Way, &'static str) {
     let good = dice.bool();
     loop {
@@ -42,19 +41,19 @@ fn pick(dice: &mut Rng) -> (Way, &'static str) {
     }
 }
 
-/// What has come of the log since the last look.
+/// Reads the log from where it stopped last.
 struct Log {
     file: File,
-    /// What was read and is not a whole line yet.
+    /// What was read and is not a complete line yet.
     text: String,
     /// The reason of the last line about a closed port.
     reason: String,
 }
 
 impl Log {
-    /// Whole lines, without their levels. The loop has written all of a cycle's
-    /// before its next probe; who looks at another time may find half a line
-    /// (a write to a file is seen page by page).
+    /// The complete lines, without their levels. By its next probe the loop has written
+    /// all lines of a cycle. At another time there may be half a line, since a write to a
+    /// file becomes visible page by page.
     fn lines(&mut self) -> Vec<String> {
         self.file
             .read_to_string(&mut self.text)
@@ -96,7 +95,7 @@ impl Log {
     }
 }
 
-/// The largest that was seen.
+/// The largest values that were seen.
 #[derive(Debug, Default, Clone, Copy)]
 struct Size {
     resident: u64,
@@ -106,7 +105,7 @@ struct Size {
 }
 
 impl Size {
-    /// With the port closed: its helper ends a little later.
+    /// The port is closed, and its helper ends a little later.
     fn look(&mut self, healthport: &Healthport) {
         eventually("no helper", || healthport.status("Threads") == 1);
         self.resident = self.resident.max(healthport.status("VmRSS"));
@@ -116,7 +115,8 @@ impl Size {
     }
 }
 
-/// Connects in bursts until told to stop: how many succeeded and were refused.
+/// Connects in bursts until told to stop; returns how many connects succeeded and how
+/// many were refused.
 fn storm(port: SocketAddr, stop: &AtomicBool) -> (usize, usize) {
     let (mut good, mut refused) = (0, 0);
     while !stop.load(Relaxed) {
@@ -153,8 +153,8 @@ fn a_soak_in_every_answer_under_a_storm() {
     let kernel = Kernel::new();
 
     let address = own_address();
-    // Not 18898: whoever runs a healthport with its defaults while this goes on
-    // has that on every address.
+    // Not 18898: a healthport with its defaults, started meanwhile, has that on every
+    // address.
     let port = SocketAddr::from((address, 18897));
     let mut service = OneByOne::router(address);
     let folder = Folder::new();
@@ -162,7 +162,7 @@ fn a_soak_in_every_answer_under_a_storm() {
     let mut command = Command::new(BINARY);
     command.args(["--url", &service.url(), "--timeout", "1s", "--fall", "1"]);
     command.args(["--listen", &port.to_string(), "--interval", "10ms"]);
-    // A machine that stands still for a second is not what is tested here.
+    // This is no test of a machine that stands still for a second.
     command.args(["--max-age", "1m"]).stdin(Stdio::null());
     command
         .stderr(File::create(&path).unwrap())
@@ -214,8 +214,8 @@ fn a_soak_in_every_answer_under_a_storm() {
             open = kernel.listens(port);
             let followed = open == (why == GOOD) && log.explains(&lines, before, open, why);
             if !followed {
-                // On a machine so busy that this thread stood still for a second,
-                // a probe gave up waiting: then the log must say so.
+                // If this thread stands still for a second on a busy machine, a probe
+                // gives up. Then the log must say so.
                 if let Some((_, reason)) = lines.last().and_then(|line| line.split_once(": ")) {
                     log.reason = reason.to_string();
                 }

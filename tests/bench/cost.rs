@@ -1,4 +1,4 @@
-//! What a cycle and a running program cost.
+//! What a cycle costs, and a running program.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -59,7 +59,7 @@ fn calls(kind: Kind) -> (f64, f64) {
         let lines = lines.filter(|line| names.contains(&line.clone().last().unwrap_or("")));
         lines
             .map(|mut line| line.nth(3).unwrap().parse::<f64>().unwrap())
-            // The sum of nothing would be -0.
+            // The sum of no numbers would be -0.
             .fold(0.0, |sum, calls| sum + calls)
     };
     let forks = of(&["fork", "vfork", "clone", "clone3"]);
@@ -93,8 +93,8 @@ fn steady(kind: Kind) -> Steady {
     }
 }
 
-/// Resident and anonymous memory after so many probes of one process. SIGUSR1
-/// makes it probe at once, so that 100,000 take seconds, not 17 minutes.
+/// Resident and anonymous memory of one process after so many probes. SIGUSR1 makes it
+/// probe at once, so that 100,000 probes take seconds, not 17 minutes.
 fn memory() -> Vec<(usize, f64, f64)> {
     let (service, subject) = open(Kind::Healthport, INTERVAL);
     let mut probes = 1;
@@ -125,7 +125,7 @@ pub fn print() {
     }
     let cycles = cycles.map(|cycles| median(&cycles));
     let calls = Kind::ALL.map(calls);
-    // All at once: nothing here is a time.
+    // All at the same time: nothing here measures time.
     let steady = Kind::ALL.map(|kind| thread::spawn(move || steady(kind)));
     let steady = steady.map(|thread| thread.join().unwrap());
 

@@ -1,8 +1,8 @@
-//! What healthport costs and how fast it is, as ratios to a floor that anyone
-//! can check by reading it (floor.rs) and to what an operator would write
-//! instead (loop.sh). `cargo bench` prints every table in about five minutes,
-//! `cargo bench -- storm` one. Times on a busy machine are noise: what is
-//! compared runs in turns, and the load is printed.
+//! What healthport costs and how fast it is, as ratios to a floor that is short enough
+//! to read (floor.rs) and to what an operator would write instead (loop.sh). `cargo
+//! bench` prints every table in about five minutes, `cargo bench -- storm` one of them.
+//! On a busy machine times are noisy, so compared programs run in turns, and the load is
+//! printed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
@@ -19,7 +19,7 @@ mod table;
 
 use std::{env, fs};
 
-/// Needs a program that no package has, so only when asked for.
+/// It needs a program that is in no package, so it runs only when asked for.
 const PEERS: &str = "peers";
 const SECTIONS: [(&str, fn()); 6] = [
     ("reaction", reaction::print),

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
-/// The bench runs itself with this argument.
+/// The bench starts its own program with this argument.
 pub const NAME: &str = "floor";
 
 const REQUEST: &[u8] =

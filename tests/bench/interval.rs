@@ -10,12 +10,13 @@ use crate::common::{OneByOne, own_address, write};
 use crate::subject::{FIRST_PORT, Subject};
 use crate::table::{head, percentile, row};
 
-/// Milliseconds, so many at the same time, so many changes of the service. The
-/// instances' phases differ, so that each change is a sample for each of them.
+/// The interval in milliseconds, how many instances run at the same time, how often the
+/// service changes. The instances' phases differ, so that each change is a sample for
+/// each of them.
 const INTERVALS: [(u64, u16, usize); 4] =
     [(1000, 50, 8), (250, 25, 16), (100, 25, 16), (10, 4, 100)];
 const STEADY: Duration = Duration::from_secs(5);
-/// What a probe costs the real openshift-router, measured, in seconds of CPU time.
+/// Seconds of CPU time that a probe costs the real openshift-router, as measured.
 const ROUTER: f64 = 0.95e-3;
 
 #[derive(Default)]
@@ -81,7 +82,7 @@ fn measure(interval: Duration, instances: u16, changes: usize) -> Found {
             found.closes.extend(turn(false));
             turn(true);
         }
-        // It ends with the next probe.
+        // The thread ends after the next probe.
         ended.store(true, SeqCst);
         answering.join().unwrap();
         found

@@ -1,6 +1,6 @@
-//! The same service beside what else there is: the agent as first published, the
-//! one exact peer and the loop that an operator would write, each with the
-//! settings it comes with.
+//! The same service probed by the alternatives: healthport with the settings that were
+//! published first, the one program that does the same, and the loop that an operator
+//! would write, each with its own defaults.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! From the service's write of a changed answer until the port has changed.
+//! The time from the write of a changed answer until the port has changed.
 
 use std::time::{Duration, Instant};
 
@@ -22,13 +22,11 @@ pub struct Reactions {
     pub open: Vec<f64>,
 }
 
-/// A core of its own for whoever looks on, and one for what is looked at; dropped,
-/// all are everybody's again.
+/// Pins the observer and the observed process to different cores, until dropped.
 ///
-/// Left to itself on a quiet machine, the scheduler puts both on one core: the
-/// answer was written 14 us before the probe's send() had returned, and a port
-/// that had changed was seen 20 us (closed) to 80 us (open) later, when the helper
-/// left the core to the observer.
+/// On a quiet machine the scheduler puts both on one core. Then the answer was written
+/// 14 us before the probe's send() had returned, and the observer saw a changed port
+/// 20 us (closed) to 80 us (open) late, when the helper left the core to it.
 struct Cores(CpuSet);
 
 impl Cores {
@@ -54,8 +52,8 @@ impl Drop for Cores {
     }
 }
 
-/// So many changes in each direction. For one with several ports, until the last
-/// of them has changed.
+/// So many changes in each direction. With several ports, a change lasts until the last
+/// of them has followed.
 pub fn measure(kind: Kind, listeners: u16, changes: usize) -> Reactions {
     let kernel = Kernel::new();
     let service = OneByOne::router(own_address());
@@ -64,7 +62,7 @@ pub fn measure(kind: Kind, listeners: u16, changes: usize) -> Reactions {
     let mut reactions = Reactions::default();
     let mut ready = false;
     for _ in 0..2 * changes {
-        // A probe without a change before each that changes.
+        // One probe without a change comes before each that changes.
         service.answer(ready);
         let mut stream = service.accept();
         ready = !ready;

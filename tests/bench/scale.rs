@@ -81,7 +81,7 @@ pub fn print() {
     instances();
 }
 
-/// All but one at the default interval; that one is measured among them.
+/// Many instances at the default interval, and one that is measured among them.
 fn instances() {
     let service = OneByOne::router(own_address());
     let second = Duration::from_secs(1);

@@ -21,9 +21,9 @@ const ROUND: Duration = Duration::from_secs(3);
 enum Client {
     /// Reads until the port closes the connection, as a check would.
     Waits,
-    /// Closes at once. Then the port can be behind by as many connections as its
-    /// backlog holds (128, set by `std`), and the next SYN is dropped, not
-    /// refused: the client's kernel sends it again after a second.
+    /// Closes at once. Then the port can be behind by as many connections as its backlog
+    /// holds (4096; of the floor 128, set by `std`). The next SYN is dropped, not
+    /// refused, and the client's kernel sends it again after a second.
     Floods,
 }
 
@@ -31,7 +31,7 @@ enum Client {
 struct Connects {
     good: usize,
     refused: usize,
-    /// A SYN that was dropped is sent again after a second.
+    /// Connects whose SYN was dropped: it was sent again after a second.
     slow: usize,
 }
 

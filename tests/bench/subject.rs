@@ -1,4 +1,4 @@
-//! The three that are compared, as processes.
+//! The three programs that are compared.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
@@ -26,7 +26,7 @@ impl Kind {
     pub const ALL: [Kind; 3] = [Kind::Healthport, Kind::Floor, Kind::Shell];
 }
 
-/// What is missing is an error, not a column less.
+/// A missing tool is an error, not a missing column.
 pub fn check_tools() {
     for tool in ["curl", "socat", "strace"] {
         let found = Command::new(tool).arg("-V").stdout(Stdio::null()).status();
@@ -34,7 +34,7 @@ pub fn check_tools() {
     }
 }
 
-/// One that runs; it ends when dropped.
+/// A running one. It is killed when dropped.
 pub struct Subject {
     kind: Kind,
     child: Child,
@@ -103,7 +103,7 @@ impl Subject {
         running as f64 / 1e9 + (user + system) as f64 / 100.0
     }
 
-    /// How often its threads went to sleep of their own will.
+    /// How often its threads went to sleep voluntarily.
     pub fn naps(&self) -> f64 {
         let count = |thread| proc::status(thread, "voluntary_ctxt_switches");
         let threads = proc::threads(self.id()).into_iter();
@@ -164,7 +164,7 @@ fn command(
     match kind {
         Kind::Healthport => {
             command = healthport(service, interval, ports);
-            // The floor and the loop of curl know no count either.
+            // The floor and the curl loop act on a single bad answer too.
             command.args(["--fall", "1"]);
         }
         Kind::Floor => {

@@ -14,7 +14,7 @@ pub fn head(cells: &[&str]) {
     println!("|---|{}", "---:|".repeat(cells.len() - 1));
 }
 
-/// The value that so many in a hundred do not exceed.
+/// The value that so many percent do not exceed.
 pub fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -25,7 +25,7 @@ pub fn median(values: &[f64]) -> f64 {
     percentile(values, 50)
 }
 
-/// Of the first to the second, as people say it.
+/// The first as a multiple of the second.
 pub fn ratio(value: f64, floor: f64) -> String {
     match value / floor {
         ratio if ratio >= 10.0 => format!("{ratio:.0} x"),

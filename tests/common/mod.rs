@@ -1,5 +1,5 @@
-//! What the stories are told with: a scripted service, the real binary, and a
-//! look at the port. Everything that waits polls with a deadline.
+//! What the tests share: scripted services, the real binary, and looks at the port.
+//! Everything that waits polls with a deadline.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod kernel;
@@ -33,11 +33,11 @@ pub fn release() -> &'static Path {
     })
 }
 
-/// What cargo prints.
+/// Runs cargo and returns what it prints.
 pub fn cargo(args: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO"));
     command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
-    // A caller's flags would make another binary than the one that ships.
+    // With the caller's flags it would build another binary than the one that ships.
     let command = command.env_remove("RUSTFLAGS").stdin(Stdio::null());
     let output = command.output().expect("run cargo");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -45,11 +45,11 @@ pub fn cargo(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// How long a story waits for what must happen. Far more than anything takes:
+/// How long a test waits for what must happen: far longer than anything takes, so that
 /// it only bounds a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Fails loudly unless `condition` becomes true in time.
+/// Waits until `condition` is true; panics if that takes too long.
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     within(PATIENCE, what, condition);
 }
@@ -62,8 +62,8 @@ pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
-/// A loopback address that no other test uses, in this process or another, so
-/// that every test can have the real port numbers.
+/// A loopback address that no other test uses, in this process or another, so that
+/// every test can use the real port numbers.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let pid = std::process::id();
@@ -77,7 +77,7 @@ pub fn own_address() -> IpAddr {
     ))
 }
 
-/// A folder of the test's own, removed at its end.
+/// The test's own folder, removed at its end.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -104,8 +104,8 @@ impl Drop for Folder {
     }
 }
 
-/// Whether a connect to the port succeeds; a refusal is the only other answer
-/// that a port may give.
+/// Whether a connect to the port succeeds. The only other answer that it may give is a
+/// refusal.
 pub fn is_open(address: SocketAddr) -> bool {
     match TcpStream::connect_timeout(&address, PATIENCE) {
         Ok(_) => true,
@@ -121,8 +121,8 @@ pub const NOT_READY: &str = "HTTP/1.1 500 Internal Server Error\r\nContent-Lengt
 
 type Answer = Arc<dyn Fn(TcpStream) + Send + Sync>;
 
-/// A service whose answer can be changed at any time. Each connection has a
-/// thread of its own, so a hung answer does not hang the next.
+/// A service whose answer can be changed at any time. Each connection has its own
+/// thread, so that an answer that hangs does not hold up the next.
 pub struct Service {
     pub address: SocketAddr,
     answer: Arc<Mutex<Answer>>,
@@ -154,7 +154,7 @@ impl Service {
                 }
                 connections.fetch_add(1, Ordering::SeqCst);
                 let answer = Arc::clone(&answer.lock().unwrap());
-                // A client that is gone is no matter of the service.
+                // An error means that the client has gone.
                 let _ = stream.map(|stream| thread::spawn(move || answer(stream)));
             }
         });
@@ -206,11 +206,11 @@ impl Service {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until nobody probes any more.
+    /// Waits until the probes stop.
     pub fn is_left_alone(&self) {
         let mut probes = self.connections();
         eventually("the loop stands still", || {
-            // On a busy machine 300 ms passed without a probe though it ran.
+            // On a busy machine 300 ms passed without a probe although the loop ran.
             thread::sleep(Duration::from_millis(800));
             let before = std::mem::replace(&mut probes, self.connections());
             before == probes
@@ -225,9 +225,9 @@ impl Drop for Service {
     }
 }
 
-/// A service that answers one probe after the other, when its test does: by the time
-/// the next one comes, port and log have followed the answer to the last. No thread
-/// stands between, which benches would measure too. Dropped, it is gone at once.
+/// A service that answers probe by probe, in the thread of its test: when the next probe
+/// comes, the port and the log have followed the last answer. It has no thread of its
+/// own, which a bench would measure too. Dropped, it is gone at once.
 pub struct OneByOne {
     listener: TcpListener,
     pub address: SocketAddr,
@@ -254,7 +254,7 @@ impl OneByOne {
     /// The next probe, its request read.
     pub fn accept(&self) -> TcpStream {
         let mut stream = self.probe();
-        // Half of it, if its process was ended in the middle.
+        // Only a part of it if its process was ended meanwhile.
         read_head(&mut stream);
         stream
     }
@@ -263,7 +263,7 @@ impl OneByOne {
         write(&mut self.accept(), ready);
     }
 
-    /// Answers ready for so long; when each probe came.
+    /// Answers ready for so long, and returns when each probe came.
     pub fn answer_for(&self, time: Duration) -> Vec<Instant> {
         let end = Instant::now() + time;
         let mut probes = Vec::new();
@@ -281,7 +281,7 @@ pub fn write(stream: &mut TcpStream, ready: bool) {
     let _ = stream.write_all(if ready { READY } else { NOT_READY }.as_bytes());
 }
 
-/// The request line and headers; what was read so far if the client ends early.
+/// The request line and the headers; only what came if the client ends early.
 pub fn read_head(stream: &mut TcpStream) -> String {
     let (mut head, mut part) = (Vec::new(), [0; 1024]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -332,8 +332,8 @@ impl Healthport {
     pub fn command(address: IpAddr, service: &Service, args: &[&str]) -> Command {
         let mut command = Self::bare(address, service);
         command.args(["--interval", "20ms"]);
-        // Long enough for a noisy machine, where a test does not ask for less; and
-        // every answer counts, so that a story about one answer is short.
+        // The timeout is long enough for a busy machine. With --fall 1 every answer
+        // counts, which keeps a story about one answer short.
         command.args(["--timeout", "2s", "--fall", "1"]).args(args);
         command
     }
@@ -425,7 +425,7 @@ impl Healthport {
         user + system
     }
 
-    /// Sets RLIMIT_NOFILE: what is open stays open.
+    /// Sets RLIMIT_NOFILE. Open descriptors stay open.
     pub fn limit_descriptors(&self, count: u64) {
         let limit = Rlimit {
             current: Some(count),
@@ -446,7 +446,7 @@ impl Drop for Healthport {
     }
 }
 
-/// A pipe for standard error that holds little, and our end of it.
+/// Our end of a small pipe, and the other one for standard error.
 pub fn small_pipe() -> (File, Stdio) {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     fcntl_setpipe_size(&write, 4096).unwrap();
@@ -458,7 +458,7 @@ pub fn run<S: AsRef<OsStr>>(args: &[S]) -> (Option<i32>, String, String) {
     finish(Command::new(BINARY).args(args))
 }
 
-/// Whether a tool takes its arguments and what it reads, and all that it says.
+/// Whether a tool accepts its arguments and its input, and everything that it prints.
 pub fn tool(command: &mut Command, input: &str) -> (bool, String) {
     let (code, stdout, stderr) = feed(command, input);
     (code == Some(0), stdout + &stderr)
@@ -478,7 +478,7 @@ fn feed(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
         let name = command.get_program();
         panic!("cannot run {name:?}: {error}; tests/run installs what is missing")
     });
-    // A pipe takes 64 KiB at once, and who does not read is no matter here.
+    // A pipe holds 64 KiB, so this does not wait for the command to read.
     assert!(input.len() <= 65_536);
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let pid = Pid::from_child(&child);

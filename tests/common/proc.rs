@@ -1,5 +1,5 @@
-//! /proc, read: of this process, of healthport, and of what the benches compare
-//! it with. A thread's number does where a process's is asked for.
+//! Reads /proc: for this process, for healthport, and for what the benches compare it
+//! with. The number of a thread will do for that of a process.
 
 use std::fs;
 
@@ -7,8 +7,8 @@ fn read(id: u32, file: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/{id}/{file}")).ok()
 }
 
-/// A field of /proc/ID/status, such as "Threads" or "VmRSS" (in KiB). A process
-/// that has just ended has none, or no memory any more.
+/// A field of /proc/ID/status, such as "Threads" or "VmRSS" (in KiB). A process that
+/// has just ended has no fields, or none about memory.
 pub fn status(id: u32, name: &str) -> Option<u64> {
     let text = read(id, "status")?;
     let mut lines = text.lines();

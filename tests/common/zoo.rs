@@ -1,6 +1,6 @@
-//! The zoo: every way to answer a probe, good, bad and mad, and how the log must
-//! put it. The probe meets each alone (tests/stories/probe.rs), the running program
-//! all of them under a storm (tests/soak.rs).
+//! The zoo: every way to answer a probe, good, bad and mad, and what the log must say of
+//! it. tests/stories/probe.rs gives each to a single probe, tests/soak.rs all of them to
+//! the running program under a storm.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ pub const EMPTY: &str = "closed the connection without a complete answer";
 pub enum Way {
     /// At once, then close.
     Say(&'static [u8]),
-    /// Byte after byte, in time.
+    /// Byte by byte, in time.
     Slowly(&'static [u8]),
     /// Then nothing, until the probe gives up.
     Hang(&'static [u8]),
@@ -35,7 +35,7 @@ pub enum Way {
 }
 use Way::*;
 
-/// The zoo: the answer, and how the log must put it.
+/// Each answer, and what the log must say of it.
 pub const ZOO: [(Way, &str); 56] = [
     (
         Say(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"),
@@ -183,7 +183,7 @@ impl Way {
             Flood(head, part) => repeat(head, part, Duration::ZERO),
             Drip(head, part) => repeat(head, part, Duration::from_millis(20)),
             Reset => {
-                // Only what is unread resets it.
+                // A close resets the connection if something is unread.
                 let _ = stream.peek(&mut [0]);
             }
             Gone => {}

@@ -1,7 +1,7 @@
-//! A fleet behind its switches: routers that all write their configuration at the
-//! same moment, are updated a quarter at a time, and crash. When a node's port is
-//! open depends on its own router alone (node.rs), so it is found once for each
-//! node, and any number of switches look at it afterwards.
+//! A fleet behind its switches: routers that all write their configuration at the same
+//! moment, are updated a quarter at a time, and crash. A node's port depends on its own
+//! router alone (node.rs), so the simulation computes its changes once and then lets any
+//! number of switches check it.
 
 use std::ops::Range;
 use std::thread;
@@ -18,22 +18,22 @@ const SEEDS: Range<u64> = 0..45;
 
 /// Good checks until a switch takes a node back.
 const RISE: u32 = 2;
-/// What a router that was told to leave goes on serving.
+/// For so long a router that was told to leave keeps serving.
 const GRACE: Duration = Duration::from_secs(45);
-/// Between two reloads of one router.
+/// The least time between two reloads of one router.
 const RELOADS: Duration = Duration::from_secs(5);
 /// How long the new router must be ready before the next one is told to leave.
 const MIN_READY: Duration = Duration::from_secs(30);
-/// All nodes have been in service for some seconds, and what happens begins.
+/// When events begin: all nodes have been in service for some seconds.
 const BEGIN: Duration = Duration::from_secs(10);
 
-/// What the number of routes does to a router, measured on the real one.
+/// How the number of routes changes a router, measured on the real one.
 #[derive(Debug)]
 struct Size {
     routes: u32,
     /// From its first answer to ready.
     start: Duration,
-    /// How late it answers because it writes its configuration.
+    /// How late it answers while it writes its configuration.
     late: Range<Duration>,
 }
 
@@ -66,10 +66,10 @@ fn seconds(random: &mut Rng, range: Range<u64>) -> Duration {
     )
 }
 
-/// Why a node is not in service for a while, and when.
+/// One time that a node is not in service, and why.
 #[derive(Debug, Clone)]
 struct Away {
-    /// SIGTERM, or its sudden end: from here on it is not ready.
+    /// SIGTERM or a crash: from now on it is not ready.
     told: Duration,
     /// Its port refuses.
     gone: Duration,
@@ -84,20 +84,20 @@ struct Away {
 #[derive(Debug, Default)]
 struct Router {
     away: Option<Away>,
-    /// When it writes its configuration: a probe that arrives waits for the end.
+    /// When it writes its configuration. A probe that arrives meanwhile waits for the end.
     reloads: Vec<Range<Duration>>,
 }
 
 impl Router {
-    /// Whether it is not ready, or became ready `spare` ago at most.
+    /// Whether it is not ready, or has been ready for no longer than `spare`.
     fn is_away(&self, at: Duration, spare: Duration) -> bool {
         let away = self.away.as_ref();
         away.is_some_and(|away| (away.told..=away.ready + spare).contains(&at))
     }
 
-    /// It reloads when a route has changed, as all do, but not before [`RELOADS`] after
-    /// its last reload or its start; `pace` is what they make of it together. A router
-    /// that was told to leave follows no change any more.
+    /// Like all routers it reloads when a route has changed, but not sooner than
+    /// [`RELOADS`] after its last reload or its start; `pace` is the time between two
+    /// reloads that results. A router that was told to leave ignores changes.
     fn reloads(&mut self, random: &mut Rng, size: &Size, pace: Duration, end: Duration) {
         let mut next = BEGIN;
         while next < end {
@@ -114,14 +114,14 @@ impl Router {
         }
     }
 
-    /// What a probe finds that arrives `at` this time; `latency` is the answer's.
+    /// What a probe finds that arrives `at` this time, if an answer takes `latency`.
     fn answer(&self, at: Duration, latency: Duration) -> Answer {
         let before = self.reloads.partition_point(|reload| reload.start <= at);
         let reload = before.checked_sub(1).map(|last| &self.reloads[last]);
         let mut answers = at.max(reload.map_or(at, |reload| reload.end)) + latency;
         let mut good = true;
         if let Some(away) = &self.away {
-            // What waits when it dies hears of it at once.
+            // Probes that wait when it dies learn of it at once.
             if (at..answers).contains(&away.gone) {
                 answers = away.gone;
             }
@@ -151,9 +151,9 @@ struct Fleet {
     size: &'static Size,
     event: Event,
     routers: Vec<Router>,
-    /// The longest time for an answer where nothing is written.
+    /// The longest time for an answer while no configuration is written.
     latency: Duration,
-    /// So many may be replaced at the same time.
+    /// How many may be replaced at the same time.
     unavailable: usize,
     end: Duration,
 }
@@ -162,9 +162,9 @@ impl Fleet {
     fn new(seed: u64) -> Fleet {
         let mut random = Rng::with_seed(seed);
         let random = &mut random;
-        // From 3 to 200, more often few.
+        // From 3 to 200, small fleets more often.
         let nodes = 3 + (198.0 * random.f64().powi(3)) as usize;
-        // One after the other, so that a range of seeds has them all.
+        // In turns, so that a range of seeds has them all.
         let size = &SIZES[seed as usize % 3];
         let event = [Event::Nothing, Event::Update, Event::Crashes][seed as usize / 3 % 3];
         let mut fleet = Fleet {
@@ -261,8 +261,8 @@ impl Fleet {
         ports.iter().map(marks).collect()
     }
 
-    /// Every switch: each interval of whole seconds, a node's first check in each
-    /// tenth of it.
+    /// Every switch: each interval of whole seconds, with the first check of a node in
+    /// each tenth of it.
     fn switches(&self) -> Vec<Switch> {
         let mut random = Rng::with_seed(self.seed);
         let mut switches = Vec::new();
@@ -299,8 +299,8 @@ struct Switch {
 }
 
 impl Switch {
-    /// When it marked the node DOWN (false) and UP; in the beginning the node is in
-    /// service. `checks` counts them.
+    /// When it marked the node DOWN (false) and UP. It begins with the node in service,
+    /// and adds its checks to `checks`.
     fn marks(&self, port: &Changes, end: Duration, checks: &mut u64) -> Changes {
         let mut health = Health::new(RISE, self.fall);
         let mut up = false;
@@ -310,8 +310,8 @@ impl Switch {
         let (mut marks, mut next) = (Vec::new(), self.first);
         let ends = port.iter().skip(1).map(|&(at, _)| at).chain([end]);
         for (&(_, open), until) in port.iter().zip(ends) {
-            // After as many equal answers as the larger of the two counts, more of
-            // them change nothing: they are only counted.
+            // Once there are as many equal answers as the larger of rise and fall, more
+            // of them change nothing and are only counted.
             for _ in 0..RISE.max(self.fall) {
                 if next >= until {
                     break;
@@ -332,11 +332,11 @@ impl Switch {
     }
 }
 
-/// A node, and a moment at which something happened to it.
+/// A node, and when something happened to it.
 type Moment = (usize, Duration);
 
-/// What the invariants are about. A router is not ready from the moment when it is
-/// told to leave, or crashes, until the next one is.
+/// What the invariants look at. A node's router is not ready from the moment at which it
+/// is told to leave, or crashes, until the next router is ready.
 impl Fleet {
     /// The ports that closed although the router was ready.
     fn closed_ready(&self, ports: &[Changes]) -> Vec<Moment> {
@@ -349,9 +349,9 @@ impl Fleet {
         closed.collect()
     }
 
-    /// The nodes that a switch marked DOWN although they were healthy, and when
-    /// first. For some time (`opens`, by healthport's settings) after a new router
-    /// is ready the port may still be closed.
+    /// The nodes that a switch marked DOWN although they were healthy, and when it first
+    /// did. After a new router is ready the port may still be closed for some time
+    /// (`opens`, by healthport's settings).
     fn down_ready(&self, marks: &[Changes], opens: Duration) -> Vec<Moment> {
         let nodes = self.routers.iter().zip(marks).enumerate();
         let down = nodes.filter_map(|(node, (router, marks))| {
@@ -362,8 +362,8 @@ impl Fleet {
         down.collect()
     }
 
-    /// The nodes that a switch did not take back in time: `RISE` checks after the
-    /// port has opened.
+    /// The nodes that a switch did not take back in time, [`RISE`] checks after the port
+    /// had opened.
     fn not_taken_back(&self, marks: &[Changes], spare: Duration) -> Vec<Moment> {
         let nodes = self.routers.iter().zip(marks).enumerate();
         let late = nodes.filter_map(|(node, (router, marks))| {
@@ -374,7 +374,8 @@ impl Fleet {
         late.collect()
     }
 
-    /// The nodes that left and were not out before their time was over.
+    /// The nodes that left and that the switch did not take out before their time was
+    /// over.
     fn not_out_in_time(&self, marks: &[Changes]) -> Vec<Moment> {
         let nodes = self.routers.iter().zip(marks).enumerate();
         let late = nodes.filter_map(|(node, (router, marks))| {
@@ -387,7 +388,7 @@ impl Fleet {
     }
 }
 
-/// How many nodes were out together, at most.
+/// The most nodes that were out at the same time.
 fn most_out(marks: &[Changes]) -> usize {
     let mut marks: Vec<_> = marks.iter().flatten().copied().collect();
     // At one instant the node that leaves counts first.
@@ -400,7 +401,7 @@ fn most_out(marks: &[Changes]) -> usize {
     most
 }
 
-/// What happened, to know that the worlds are not idle.
+/// Counts events, to show that the worlds are not idle.
 #[derive(Debug, Default)]
 struct Tally {
     nodes: usize,
@@ -408,17 +409,17 @@ struct Tally {
     updated: usize,
     crashed: usize,
     checks: u64,
-    /// Marks, each of them right.
+    /// How often a switch marked a node, always rightly.
     down: usize,
     up: usize,
 }
 
 /// With the defaults, whatever the switch's settings:
 /// - No port closes, and no node is marked DOWN, while its router is ready.
-/// - A node that is out is being replaced, or it is ready and not taken back yet,
-///   for no longer than the port takes to open and the switch to check it [`RISE`]
-///   times. An update waits for longer than that ([`MIN_READY`]) before it goes on,
-///   so no more nodes are out together than it may replace at a time.
+/// - A node that is out is being replaced, or it is ready and not taken back yet. The
+///   latter lasts no longer than the port takes to open and the switch to check it
+///   [`RISE`] times. An update waits for longer than that ([`MIN_READY`]) before it goes
+///   on, so no more nodes are out together than it may replace at a time.
 /// - A node that leaves is out before its [`GRACE`] is over.
 #[test]
 fn no_switch_takes_a_healthy_node_out() {
@@ -480,8 +481,8 @@ fn no_switch_takes_a_healthy_node_out() {
     }
 }
 
-/// The simulation sees what went wrong: the same worlds, other settings. It is the
-/// late answers that do it: a router with 22 routes is never taken out.
+/// The simulation can tell: in the same worlds other settings fail. The late answers are
+/// the cause, since a router with 22 routes is never taken out.
 #[test]
 fn the_first_published_settings_take_healthy_nodes_out() {
     let config = first_published();

@@ -1,13 +1,13 @@
-//! The decision core in random worlds: `daemon::run` over a scripted service,
-//! clock, drain file, system and gate. Time is a number, so that every instant
-//! can be looked at. Each world is drawn from one seed, and a failure names it:
+//! The loop in random worlds: `daemon::run` over a scripted service, clock, drain file,
+//! system and ports. Time is a number, so that the test can look at every instant. One
+//! seed makes one world, and a failure names it:
 //!
 //!     SIMULATION_SEEDS=4711..4712 cargo test --test simulation -- --nocapture
 //!
-//! plays that world again and tells it. A wider range explores further.
+//! plays that world again and prints what happens. A wider range explores further.
 //!
-//! node.rs and fleet.rs ask what the port means to a switch: a router that is
-//! ready may answer late, and all nodes of a cluster are late together.
+//! node.rs and fleet.rs test what the port means to a switch: a router that is ready may
+//! answer late, and all nodes of a cluster are late at the same time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod fleet;
@@ -33,7 +33,7 @@ const SEEDS: Range<u64> = 0..100_000;
 enum Service {
     Ready,
     NotReady,
-    /// Answers when it does something else again.
+    /// Answers only when this state ends.
     Hung,
     /// Refuses the connection.
     Gone,
@@ -45,7 +45,7 @@ struct Door {
     address: SocketAddr,
     /// The loop holds a listener, as `Port::listener` of ports.rs.
     held: bool,
-    /// A connect succeeds: the helper closes by itself when it dies or when the
+    /// A connect succeeds. The helper closes the port by itself when it dies or when the
     /// lease has run out.
     open: bool,
     dies: Duration,
@@ -68,7 +68,7 @@ impl Door {
     }
 }
 
-/// What happened, to know that the worlds are not idle.
+/// Counts events, to show that the worlds are not idle.
 #[derive(Debug, Default)]
 struct Tally {
     cycles: u64,
@@ -89,11 +89,11 @@ struct Scripted<'a> {
     tells: bool,
     tally: &'a mut Tally,
 
-    // The script. "1 in n" is never if n is 0.
+    // The script. "1 in n" means never where n is 0.
     cycles: u32,
     /// The longest time for an answer, from connect to its last byte.
     answer: Duration,
-    /// How long the service keeps one state, at most.
+    /// The longest time that the service keeps one state.
     patience: Duration,
     stalls: u32,
     refusals: u32,
@@ -101,8 +101,8 @@ struct Scripted<'a> {
     watchdog: Option<Duration>,
 
     now: Duration,
-    /// A clock that stands while the program is stalled. The worst cases are
-    /// about a program that runs, so a stall may come on top of each.
+    /// A clock that stops while the program is stalled. The worst cases are for a program
+    /// that runs: a stall comes on top of them.
     awake: Duration,
     service: Service,
     service_until: Duration,
@@ -120,20 +120,21 @@ struct Seen {
     /// Start and end of the last probe.
     started: Duration,
     probed: Duration,
-    /// Probes since a stall or a report, after which one may come early.
+    /// Probes since the last stall or report; after those a probe may come early.
     calm: u32,
     /// Good and bad probes in a row since the start or the lease's end.
     good: u32,
     bad: u32,
-    /// What they make of the service.
+    /// The verdict that follows from them.
     up: bool,
-    /// Some of them speak for a change, not yet enough.
+    /// Some of them speak for another verdict, but not yet enough.
     is_counting: bool,
-    /// Since when the service is ready, or not; this and the next by `awake`.
+    /// Since when the service has been ready, or not. This and the later times are by
+    /// `awake`.
     service_since: Duration,
     has_hung: bool,
     drained_since: Duration,
-    /// The system or a stall kept the port closed until then.
+    /// Until then the system or a stall kept the port closed.
     excused: Duration,
     alive: Duration,
     signs_of_life: u32,
@@ -143,7 +144,7 @@ struct Seen {
     reports: u32,
 }
 
-/// A failed assertion, here or in the core, is worth nothing without its world.
+/// A failed assertion, here or in the program, is useless without its world.
 impl Drop for Scripted<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -161,7 +162,7 @@ fn how_to_see(seed: u64, test: &str) {
     );
 }
 
-/// Those that were asked for, or `all`.
+/// The seeds that were asked for, or `all`.
 fn seeds(all: Range<u64>) -> Range<u64> {
     let Ok(range) = env::var("SIMULATION_SEEDS") else {
         return all;
@@ -174,7 +175,7 @@ fn one_in(random: &mut Rng, n: u32) -> bool {
     n > 0 && random.u32(..n) == 0
 }
 
-/// More than nothing: two events at one instant have no order.
+/// Never zero: two events at the same instant would have no order.
 fn up_to(random: &mut Rng, most: Duration) -> Duration {
     Duration::from_micros(random.u64(1..=(most.as_micros() as u64).max(1)))
 }
@@ -264,8 +265,8 @@ impl<'a> Scripted<'a> {
         self.run_for(time, false);
     }
 
-    /// The program stands still, now and then: a log that nobody reads, a disk
-    /// that hangs, a machine that has better things to do.
+    /// Now and then the program stands still: nobody reads its log, a disk hangs, the
+    /// machine is busy.
     fn stall(&mut self) {
         if one_in(&mut self.random, self.stalls) {
             let time = up_to(&mut self.random, 2 * self.config.max_age());
@@ -283,13 +284,13 @@ impl<'a> Scripted<'a> {
             for door in self.doors.iter().filter(|door| door.open) {
                 next = next.min(door.dies).min(self.lease);
             }
-            // A port opened after its lease closes at once.
+            // A port that is opened after the lease has run out closes at once.
             let next = next.max(self.now);
             if !stalled {
                 self.awake += next - self.now;
             }
             self.now = next;
-            // What was true until this instant; it changes after it.
+            // Check what was true until this instant, then let it change.
             self.check(stalled);
             self.happen();
         }
@@ -306,7 +307,7 @@ impl<'a> Scripted<'a> {
         if self.service_until <= self.now {
             let others = [Service::NotReady, Service::Hung, Service::Gone];
             let was = self.service;
-            // Ready half of the time: there is more to see.
+            // Ready half of the time, so that the port changes often.
             self.service = match was != Service::Ready && self.random.bool() {
                 true => Service::Ready,
                 false => others[self.random.usize(..3)],
@@ -428,7 +429,7 @@ impl World for Scripted<'_> {
         drained
     }
 
-    /// As in ports.rs: from the very instant at which it runs out it is over.
+    /// As in ports.rs, the lease is over at the very instant at which it runs out.
     fn renew(&mut self) -> bool {
         let in_time = self.lease > self.now || !self.doors.iter().any(|door| door.held);
         self.lease = self.now + self.config.max_age();
@@ -556,8 +557,8 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
         let (changes, told) = (door.changes, door.told_changes);
         assert_eq!(changes, told, "changes of {} and those told", door.address);
     }
-    // A fast loop does not make systemd work at its pace: two signs of life are
-    // an eighth of WatchdogSec apart on average, or more.
+    // A fast loop must not flood systemd: on average two keep-alives are at least an
+    // eighth of WatchdogSec apart.
     if let Some(watchdog) = world.watchdog {
         let most =
             world.now.as_nanos() * 8 / watchdog.as_nanos() + 2 + u128::from(world.seen.reports);
@@ -566,7 +567,7 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
             u128::from(signs) <= most,
             "{signs} signs of life, {most} allowed"
         );
-        // The warning is there if a hang of the service can look like ours.
+        // It warns exactly if a hang of the service can look like a hang of healthport.
         let longest_pause = watchdog / 4 + config.timeout;
         assert_eq!(world.seen.is_warned, longest_pause >= watchdog);
     }
@@ -581,7 +582,7 @@ fn the_port_never_lies_in_any_world() {
         play(seed, alone, &mut sum);
     }
     println!("{} worlds: {sum:?}", seeds.end - seeds.start);
-    // Worlds in which nothing happens would prove nothing.
+    // Idle worlds would prove nothing.
     if seeds == SEEDS {
         for count in [
             sum.opened,

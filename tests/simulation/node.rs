@@ -1,6 +1,6 @@
-//! One healthport and the service beside it, which is a function: asked at this
-//! time, it answers so. What comes out is when the port was open. The loop is the
-//! real one; system, log and drain file do nothing here.
+//! One healthport and its service, a function from the time of a probe to its answer.
+//! The result is when the port was open. The loop is the real one; the system, the log
+//! and the drain file do nothing here.
 
 use std::io;
 use std::ops::Range;
@@ -14,13 +14,13 @@ use healthport::probe::{Outcome, ProbeResult};
 use healthport::signals::Wake;
 use log::Level;
 
-/// What comes of a probe.
+/// The answer to a probe.
 #[derive(Default)]
 pub struct Answer {
-    /// The time to the answer; a probe does not wait longer than --timeout.
+    /// How long it takes; the probe waits no longer than --timeout.
     pub after: Duration,
     pub good: bool,
-    /// And then healthport stands still.
+    /// How long healthport then stands still.
     pub stall: Duration,
 }
 
@@ -35,12 +35,12 @@ struct Node<'a, F> {
     /// The loop holds a listener, whether or not its lease has run out.
     held: bool,
     lease: Duration,
-    /// How often the loop has slept for no time since its last probe.
+    /// How often since its last probe the loop has slept for no time at all.
     spins: u32,
     changes: Changes,
 }
 
-/// Runs a healthport with this service for its life, at whose end the port closes.
+/// Runs a healthport with this service for its whole life; at its end the port closes.
 pub fn port(
     config: &Config,
     life: Range<Duration>,
@@ -57,7 +57,7 @@ pub fn port(
         changes: Vec::new(),
     };
     daemon::run(config, None, &mut node);
-    // A probe that is in flight at the end does not hold it up.
+    // A probe in flight does not delay the end.
     let mut changes = node.changes;
     changes.retain(|&(at, _)| at < life.end);
     turn(&mut changes, life.end, false);
@@ -73,7 +73,7 @@ fn turn(changes: &mut Changes, at: Duration, open: bool) {
 impl<F> Node<'_, F> {
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        // As in ports.rs: from the very instant at which it runs out it is over.
+        // As in ports.rs, the lease is over at the very instant at which it runs out.
         if self.lease <= self.now {
             turn(&mut self.changes, self.lease, false);
         }
@@ -127,8 +127,7 @@ impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
     }
 
     fn sleep(&mut self, time: Duration) -> Wake {
-        // Here time stands still while the loop does not sleep: a loop that spins would
-        // never end.
+        // Time passes only in probes and sleeps here: a loop that spins would never end.
         self.spins += u32::from(time.is_zero());
         assert!(self.spins < 2, "it spins");
         self.pass(time);
@@ -169,7 +168,7 @@ fn good(after: Duration) -> Answer {
     }
 }
 
-/// As a router with 10,000 routes that writes its configuration again and again.
+/// Like a router with 10,000 routes that writes its configuration again and again.
 #[test]
 fn one_late_answer_in_five_never_closes() {
     let mut published = 0;
@@ -194,8 +193,8 @@ fn one_late_answer_in_five_never_closes() {
     assert!(published > 1_000);
 }
 
-/// What --fall 2 is for: a configuration that takes twice the timeout to write,
-/// and the service is ready all the time. A probe may come at any moment of it.
+/// The reason for --fall 2: while the service writes its configuration it is ready but
+/// late. That may take up to twice the timeout, and a probe may come at any moment of it.
 #[test]
 fn two_timeouts_in_a_row_close_and_nothing_less() {
     let config = Config::default();
@@ -215,9 +214,9 @@ fn two_timeouts_in_a_row_close_and_nothing_less() {
     assert_eq!(closes_in(writing, begin(0)), 1);
 }
 
-/// The default of --max-age: two probes end at most interval + timeout apart, one
-/// that is answered at once and one that never is, and the loop may stand still
-/// for as long again. At the instant at which that is over, the port closes.
+/// The default of --max-age. The ends of two probes are at most interval + timeout apart,
+/// if the first is answered at once and the second never is. The loop may stand still for
+/// as long again, and at the end of that time the port closes.
 #[test]
 fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
     let defaults = Config::default();
@@ -235,8 +234,8 @@ fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
             fall: 2,
             ..Config::default()
         };
-        // The first probe takes this long, the second is never answered, and during
-        // it healthport stands still. When the port closed, if it did.
+        // The first probe takes this long. The second is never answered, and healthport
+        // stands still after it. Returns when the port closed, if it did.
         let closed = |first: Duration, stall: Duration| {
             let mut probes = 0;
             let changes = port(&config, Duration::ZERO..MINUTE, |_| {
@@ -257,7 +256,7 @@ fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
         let settings = format!("{interval:?}, {timeout:?}");
         assert_eq!(closed(at_once, cycle - STEP), None, "{settings}");
         assert_eq!(closed(at_once, cycle), Some(config.max_age()), "{settings}");
-        // If every probe takes nearly the timeout, their ends are closer together.
+        // If every probe takes nearly the whole timeout, their ends are closer together.
         assert_eq!(closed(timeout - STEP, cycle), None, "{settings}");
     }
 }

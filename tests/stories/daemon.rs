@@ -44,11 +44,11 @@ fn the_port_follows_the_service() {
     healthport.opens();
     service.says("HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n");
     healthport.closes();
-    // The port is closed before its helper has ended, and a probe has a socket of
-    // its own: what stays is what there is between two probes.
+    // The port closes before its helper has ended, and a probe has a socket too: count
+    // what there is between two probes.
     let threads = |count| eventually("so many threads", || healthport.status("Threads") == count);
     let descriptors = || {
-        // Over three intervals: on a busy machine a probe takes its time.
+        // For three intervals: a probe takes longer on a busy machine.
         let looks = (0..30).map(|_| {
             thread::sleep(Duration::from_millis(2));
             healthport.descriptors()
@@ -81,7 +81,7 @@ fn every_probe_is_a_line_at_debug_only() {
     assert!(quiet.log().is_empty(), "{:#?}", quiet.log());
 }
 
-/// `+` good, `-` bad: a service that plays a script, one answer per probe.
+/// Makes the service play a script, one answer per probe: `+` good, `-` bad.
 fn plays(service: &Service, script: &'static str) -> Arc<AtomicUsize> {
     let next = Arc::new(AtomicUsize::new(0));
     let position = Arc::clone(&next);
@@ -122,7 +122,7 @@ fn rise_and_fall_count_consecutive_answers() {
             _ => None,
         })
         .collect();
-    // A change is logged before the probe that made it.
+    // The line of a change comes before that of the probe that caused it.
     assert!(letters.starts_with("++-++O+--+--+--C-"), "{letters}");
     assert_eq!(
         healthport.count("3 of 3"),
@@ -131,9 +131,9 @@ fn rise_and_fall_count_consecutive_answers() {
     );
 }
 
-/// What --check-config prints for the defaults: 1.1 s after a bad answer, 7 s after
-/// a hang, 1 s after a good answer, each plus one probe and here plus the noise of a
-/// machine. What noise cannot hide is counted from the first bad answer on.
+/// --check-config prints for the defaults: closes 1.1 s after a bad answer and 7 s after
+/// a hang, opens 1 s after a good answer, each plus one probe. A busy machine adds its
+/// noise, so the test also counts from the first bad answer, which noise cannot hide.
 #[test]
 fn the_defaults_react_in_the_times_that_they_print() {
     const NOISE: Duration = Duration::from_secs(5);
@@ -157,7 +157,7 @@ fn the_defaults_react_in_the_times_that_they_print() {
         assert!(start.elapsed() < ms(1000) + NOISE, "an interval");
         fastest = fastest.min(changes(ms(100), false));
     }
-    // The second bad answer is fetched after 100 ms, not after another second.
+    // The second probe comes after 100 ms, not after another second.
     assert!(fastest < ms(900), "{fastest:?} from the first bad answer");
 
     service.ready();
@@ -168,9 +168,9 @@ fn the_defaults_react_in_the_times_that_they_print() {
     healthport.says("no complete answer within 3s (open");
 }
 
-/// A router with 10,000 routes that writes its configuration, every fifth answer of
-/// a ready one: 1.0 to 1.9 s late (measured). The first published defaults, 500ms
-/// and 1, took such nodes out, all of them at the same moment.
+/// Every fifth answer of a ready router with 10,000 routes is 1.0 to 1.9 s late (as
+/// measured), since it writes its configuration. The defaults that were published first,
+/// 500ms and 1, took such nodes out, all of them at the same moment.
 #[test]
 fn an_answer_that_is_late_does_not_close_the_port() {
     let late = |args: &[&str]| {
@@ -198,7 +198,8 @@ fn an_answer_that_is_late_does_not_close_the_port() {
     first_published.says("port closed on");
 }
 
-/// Start to start, without drift, and no burst after a probe that overran.
+/// The interval runs from start to start, without drift, and without a burst after a
+/// probe that overran.
 #[test]
 fn probes_keep_their_interval() {
     let address = own_address();
@@ -219,8 +220,8 @@ fn probes_keep_their_interval() {
     eventually("thirty probes", || starts.lock().unwrap().len() >= 30);
     let starts = starts.lock().unwrap();
     let gap = |from: usize, to: usize| starts[to] - starts[from];
-    // Nine intervals, five for the slow one, then nineteen more: not one less, as
-    // a burst would have it, and not many more, as drift would.
+    // Nine intervals, five for the slow probe, then nineteen more: a burst would make
+    // them shorter, drift longer.
     assert!(gap(9, 10) >= Duration::from_millis(490), "{:?}", gap(9, 10));
     assert!(
         gap(10, 29) >= Duration::from_millis(1850),
@@ -234,13 +235,13 @@ fn probes_keep_their_interval() {
     );
 }
 
-/// The port first, then the process.
+/// First the port closes, then the process ends.
 fn ends_in_milliseconds(mut healthport: Healthport, signal: Signal) {
     let start = Instant::now();
     healthport.signal(signal);
     healthport.closes();
     let took = start.elapsed();
-    // About 1 ms measured; half a second is a very noisy machine.
+    // About 1 ms measured. Only a very busy machine takes half a second.
     assert!(took < Duration::from_millis(500), "{took:?}");
     assert_eq!(healthport.exits().code(), Some(0));
 }
@@ -259,8 +260,9 @@ fn a_signal_closes_the_port_in_milliseconds() {
     }
 }
 
-/// Between two probes there is time for a last word. A stop that comes before the
-/// loop has gone to sleep ends from the handler without it, so: a few tries.
+/// Between two probes there is time for a last line. A signal that comes before the loop
+/// sleeps ends the process from the handler, without that line, so the test tries a few
+/// times.
 #[test]
 fn a_stop_in_the_sleep_is_said() {
     for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
@@ -326,7 +328,7 @@ fn sigusr1_reports_and_probes_at_once() {
     healthport.says("port closed: answered 500, expected 200 (for ");
 }
 
-/// EINTR in the middle of an answer is no bad answer.
+/// EINTR in the middle of an answer does not make it a bad one.
 #[test]
 fn signals_during_a_probe_do_not_fail_it() {
     let address = own_address();
@@ -372,14 +374,14 @@ fn the_drain_file_closes_whatever_the_service_says() {
     assert!(!healthport.is_open());
     std::fs::remove_file(&drain).unwrap();
     healthport.opens();
-    // A drained start.
+    // It may be drained from the start.
     std::fs::write(&drain, "").unwrap();
     let other = own_address();
     let drained = Healthport::start(other, &service, &["--drain-file", path]);
     drained.says("port closed: drained");
     probes(&service, 10);
     assert!(!drained.is_open());
-    // In doubt it is drained: a path below a file cannot be looked at.
+    // In doubt it is drained: nothing can exist below a file, and the look fails.
     let below = folder.file("drain/below");
     let doubtful = Healthport::start(
         own_address(),
@@ -417,7 +419,7 @@ fn several_addresses_in_one_process() {
             .all(|&port| is_open(port) == open)
     };
     eventually("all open", || all(true));
-    // An address accepts before its helper runs.
+    // A connect succeeds before the helper runs.
     eventually("one helper per address", || {
         healthport.status("Threads") == 5
     });
@@ -434,8 +436,8 @@ fn several_addresses_in_one_process() {
     );
 }
 
-/// What a line begins with where systemd's journal is standard error, and where
-/// JOURNAL_STREAM is of somebody else. A file stands in for the journal's socket.
+/// The start of a line where standard error is systemd's journal, and where
+/// JOURNAL_STREAM means another file. A file stands in for the journal's socket.
 #[test]
 fn lines_for_the_journal_carry_their_priority() {
     use std::os::unix::fs::MetadataExt;
@@ -477,7 +479,7 @@ fn lines_for_the_journal_carry_their_priority() {
     let seen = lines();
     assert!(seen.iter().all(|line| line.starts_with('<')), "{seen:#?}");
 
-    // A start that fails is an error, to its last line.
+    // When the start fails, every line has the priority of an error.
     let mut failed = run(&journal, &["--rise", "0"]);
     assert_eq!(failed.exits().code(), Some(64));
     let seen = lines();
@@ -512,7 +514,7 @@ fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
     drop(other);
     healthport.says(&format!("port open on {address}:18898: answered 200"));
     assert!(healthport.is_open());
-    // While the service is not ready it is said as well, and then is no news.
+    // It is logged while the service is not ready, too, and not again later.
     let (address, service) = (own_address(), Service::router(own_address()));
     let other = TcpListener::bind((address, 18898)).unwrap();
     let healthport = Healthport::start(address, &service, &[]);
@@ -527,7 +529,7 @@ fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
     healthport.opens();
 }
 
-/// The system says no more than "Permission denied".
+/// The system says only "Permission denied".
 #[test]
 fn a_port_that_takes_a_privilege_says_so() {
     let address = own_address();
@@ -556,7 +558,7 @@ fn an_address_that_is_not_there_is_waited_for() {
     let address = own_address();
     let service = Service::router(address);
     service.ready();
-    // TEST-NET-1: nobody's.
+    // TEST-NET-1 belongs to nobody.
     let args = ["--listen", "192.0.2.1:18898"];
     let healthport = Healthport::start(address, &service, &args);
     healthport.opens();
@@ -566,8 +568,8 @@ fn an_address_that_is_not_there_is_waited_for() {
     assert_eq!(healthport.count(line), 1);
 }
 
-/// No descriptor for the probe, the accept or the listener: closed, alive, not
-/// spinning, and back when there are some again.
+/// Without descriptors for the probe, the accept or the listener the port is closed. The
+/// program lives, does not spin, and recovers when there are descriptors again.
 #[test]
 fn exhausted_descriptors_close_the_port_and_are_survived() {
     let address = own_address();
@@ -587,7 +589,7 @@ fn exhausted_descriptors_close_the_port_and_are_survived() {
             "{:#?}",
             healthport.log()
         );
-        // A spin would take all of the half second: 50 ticks of 10 ms.
+        // A program that spins would use the whole half second, 50 ticks of 10 ms.
         let spent = healthport.cpu_ticks() - cpu;
         assert!(spent < 25, "{spent} ticks of CPU time in half a second");
         healthport.limit_descriptors(1024);
@@ -595,7 +597,7 @@ fn exhausted_descriptors_close_the_port_and_are_survived() {
     }
 }
 
-/// The same, seen by the helper alone: no probe is under way, a client comes.
+/// The same for the helper alone: a client comes while there is no probe.
 #[test]
 fn a_helper_without_descriptors_closes_its_port() {
     let address = own_address();
@@ -603,7 +605,7 @@ fn a_helper_without_descriptors_closes_its_port() {
     service.ready();
     let healthport = Healthport::start(address, &service, &["--interval", "3s"]);
     healthport.opens();
-    // Right after a probe: almost three seconds without another.
+    // Begin right after a probe: the next one is almost three seconds away.
     probes(&service, 1);
     thread::sleep(Duration::from_millis(100));
     let (cpu, probed) = (healthport.cpu_ticks(), service.connections());
@@ -621,7 +623,7 @@ fn a_helper_without_descriptors_closes_its_port() {
     assert!(healthport.cpu_ticks() - cpu < 100);
 }
 
-/// A service manager: the datagrams it got.
+/// A service manager: returns the datagrams that it receives.
 fn manager(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {
     let datagrams = Arc::new(Mutex::new(Vec::new()));
     let received = Arc::clone(&datagrams);
@@ -685,7 +687,7 @@ fn systemd_is_told_what_is_true() {
     probes(&service, 20);
     healthport.signal(Signal::TERM);
     healthport.exits();
-    // It may have ended in a probe, from the handler: then there is no STOPPING.
+    // If the signal came during a probe, the handler ended the process without STOPPING.
     let datagrams = datagrams.lock().unwrap();
     let count = |part: &str| {
         datagrams
@@ -784,7 +786,7 @@ fn a_manager_that_does_not_listen_is_said_once_and_borne() {
         "{:#?}",
         healthport.log()
     );
-    // A path that cannot be a socket's is refused at the start.
+    // A path that no socket can have is refused at the start.
     let mut command = std::process::Command::new(BINARY);
     let (code, stdout, stderr) = finish(command.env("NOTIFY_SOCKET", "x".repeat(200)));
     assert_eq!(

@@ -1,5 +1,5 @@
-//! The lease, for real: a loop that stands still because nobody reads its log
-//! must not leave the port open, whatever becomes of the service meanwhile.
+//! The lease of the running program: a loop that stands still because nobody reads its
+//! log must not leave the port open, whatever the service does meanwhile.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,19 +20,19 @@ fn a_stalled_loop_loses_the_port_and_earns_it_again() {
     let healthport = Healthport::spawn(address, command.stderr(stderr));
     healthport.opens();
 
-    // Nobody reads: the pipe fills, the loop hangs in a log line, the probes stop.
+    // Nobody reads the log: the pipe fills, the loop blocks in a line, the probes stop.
     service.is_left_alone();
     let probes = service.connections();
     let stalled = Instant::now();
     healthport.closes();
-    // max-age plus the helper's wake-up; the rest is noise.
+    // It takes --max-age and the helper's wake-up; the rest is for a busy machine.
     assert!(stalled.elapsed() < Duration::from_secs(3) + Duration::from_secs(3));
     eventually("the helper's work is done", || {
         healthport.status("Threads") == 1
     });
     assert_eq!(service.connections(), probes);
 
-    // Somebody reads again: the loop says what happened and starts from rise.
+    // Somebody reads it again: the loop says what happened and must earn --rise again.
     let reader = thread::spawn(move || {
         let mut text = String::new();
         let mut chunk = [0; 1024];
@@ -42,7 +42,7 @@ fn a_stalled_loop_loses_the_port_and_earns_it_again() {
         text
     });
     healthport.opens();
-    // The line comes after the port, and before the next probe.
+    // The line comes after the port has opened and before the next probe.
     let probes = service.connections();
     eventually("the next probe", || service.connections() > probes);
     drop((healthport, command)); // both ends that write
@@ -63,7 +63,7 @@ fn a_stalled_loop_loses_the_port_and_earns_it_again() {
     assert_eq!(probes, 2, "the third good probe in a row opens: {log}");
 }
 
-/// While the loop hangs in a log line its signal flags are looked at by nobody.
+/// While the loop is blocked in a log line, nobody looks at the signal flags.
 #[test]
 fn a_stalled_loop_still_ends_on_a_signal() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -93,7 +93,7 @@ fn a_broken_standard_error_never_leaves_the_port_open() {
         let mut command = Healthport::command(address, &service, &[]);
         Healthport::spawn(address, command.stderr(stderr))
     };
-    // The port opens before the log says so: with that line said, it is silent.
+    // The port opens before the log says so. After that line nothing more is logged.
     let mut said = String::new();
     let mut log = BufReader::new(log);
     while !said.contains("port open on") {
@@ -101,12 +101,12 @@ fn a_broken_standard_error_never_leaves_the_port_open() {
         assert!(log.read_line(&mut said).unwrap() > 0, "it ended");
     }
     drop(log);
-    // Not a word to say: it goes on.
+    // There is nothing to log, so it continues.
     thread::sleep(Duration::from_millis(200));
     assert!(healthport.is_open());
     service.not_ready();
     healthport.closes();
-    // It had to say that, could not, and ends so that somebody notices.
+    // It could not log that, and ends so that somebody notices.
     assert_eq!(healthport.exits().code(), Some(71));
 }
 
@@ -133,7 +133,7 @@ fn a_closed_standard_error_is_as_good_as_a_silent_one() {
     assert_eq!(healthport.exits().code(), Some(0));
 }
 
-/// A full disk is no reason to lie either.
+/// The port must not lie when the disk is full either.
 #[test]
 fn a_log_that_cannot_be_written_closes_the_port() {
     let address = own_address();
@@ -147,8 +147,8 @@ fn a_log_that_cannot_be_written_closes_the_port() {
     assert!(!healthport.is_open());
 }
 
-/// SIGSTOP stops the helper too: on return it must not serve what has gathered
-/// in the backlog as if nothing had happened.
+/// SIGSTOP stops the helper too. When it continues it must not serve the clients that
+/// have gathered in the backlog as if nothing had happened.
 #[test]
 fn a_stopped_process_closes_when_it_goes_on() {
     let address = own_address();

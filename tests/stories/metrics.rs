@@ -1,5 +1,5 @@
-//! /metrics and /livez of the running program: what they say, to whom, and that
-//! no client of theirs can do harm.
+//! /metrics and /livez of the running program: what they answer, to whom, and that no
+//! client can do harm.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read, Write};
@@ -25,12 +25,12 @@ fn start_on(address: IpAddr, args: &[&str]) -> (Healthport, Service, SocketAddr)
     let args = [&["--metrics-listen", &listen], args].concat();
     let healthport = Healthport::start(address, &service, &args);
     healthport.says("port closed: answered 500");
-    // A thread of its own opens it.
+    // Another thread opens it.
     eventually("the metrics are served", || is_open(metrics));
     (healthport, service, metrics)
 }
 
-/// Sends bytes, half-closes if asked to, and reads the whole answer.
+/// Sends the bytes, closes its half if asked to, and reads the whole answer.
 fn send(metrics: SocketAddr, bytes: &[u8], then_close: bool) -> String {
     let mut stream =
         TcpStream::connect_timeout(&metrics, PATIENCE).expect("connect to the metrics");
@@ -78,9 +78,9 @@ fn value(text: &str, series: &str) -> f64 {
         .unwrap()
 }
 
-/// Reads the text strictly: HELP and TYPE once and first, no series twice, each
-/// of a family that was declared, names and units by the rules, histograms that
-/// add up. Returns the series.
+/// Parses the text strictly: HELP and TYPE come first and once, every series belongs to
+/// a declared family and appears once, names and units follow the rules, histograms add
+/// up. Returns the series.
 fn parse(text: &str) -> HashMap<String, f64> {
     let (mut helped, mut types) = (HashSet::new(), HashMap::new());
     let mut series = HashMap::new();
@@ -159,7 +159,7 @@ fn parse(text: &str) -> HashMap<String, f64> {
         .filter(|(name, _)| name.starts_with("healthport_probes_total"))
         .map(|(_, value)| value)
         .sum();
-    // A probe may have been counted between the two.
+    // A probe may have been counted between the two reads.
     assert!(
         (results - count).abs() <= 1.0,
         "{results} results, {count} durations"
@@ -199,7 +199,7 @@ fn the_numbers_follow_the_story() {
 
     service.ready();
     healthport.opens();
-    // The one check that found it open is counted when its helper gets to it.
+    // One check found it open. The helper counts that check a little later.
     let text = until("the open port and its check", &|text| {
         value(text, "healthport_up") == 1.0 && value(text, "healthport_connections_total") == 1.0
     });
@@ -295,8 +295,8 @@ fn promtool_has_nothing_to_say() {
     assert!(ok && said.is_empty(), "{said}");
 }
 
-/// The alerts of the man page are those of the PrometheusRules, which promtool
-/// tests (tests/openshift/check.py), less what only a cluster needs.
+/// The alerts of the man page are those of the PrometheusRules, without what only a
+/// cluster needs; promtool tests the latter (tests/openshift/check.py).
 #[test]
 #[ignore = "needs promtool"]
 fn the_alerts_of_the_man_page() {
@@ -312,7 +312,7 @@ fn the_alerts_of_the_man_page() {
     let (ok, said) = tool(promtool.args(["check", "rules"]).arg(&file), "");
     assert!(ok && said.contains("5 rules found"), "{said}");
 
-    // Name, expression and duration, without blanks, comments and labels.
+    // Name, expression and duration of each, without blanks, comments and labels.
     let alerts = |text: &str| -> Vec<String> {
         let lines = text
             .lines()
@@ -408,7 +408,7 @@ fn slow_clients_are_cut_and_gone_clients_are_nothing() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let _ = stream.read_to_string(&mut String::new());
         let took = start.elapsed();
-        // One second; twice a noisy machine's worth is still no hang.
+        // It takes one second; a busy machine may need a few more.
         assert!(took < Duration::from_secs(5), "{took:?}");
         took
     };
@@ -437,8 +437,8 @@ fn slow_clients_are_cut_and_gone_clients_are_nothing() {
     );
 }
 
-/// A liveness probe among 1,000 silent clients a second, and 128 more at once ten
-/// times: it is answered in time, and so is the question to the service.
+/// A liveness probe is answered in time among 1,000 silent clients a second, and 128 at
+/// once ten times, and so are the probes of the service.
 #[test]
 fn silent_clients_do_not_make_a_liveness_probe_wait() {
     let (healthport, service, metrics) = start(&["--interval", "100ms"]);
@@ -449,7 +449,7 @@ fn silent_clients_do_not_make_a_liveness_probe_wait() {
         let mut held = VecDeque::new();
         let mut count = 0;
         while Instant::now() < end {
-            // What it is behind, or a burst.
+            // As many as are due by now, bursts included.
             let due = begin.elapsed().as_millis() as usize;
             let due = due + due / 300 * 128;
             while count < due {
@@ -465,7 +465,7 @@ fn silent_clients_do_not_make_a_liveness_probe_wait() {
     while Instant::now() < end {
         let start = Instant::now();
         let answered = get(metrics, "/livez").starts_with("HTTP/1.1 200 ");
-        // Where this thread stands still between its connect and its request, it is
+        // If this thread stands still between its connect and its request, it is itself
         // the client that has been silent longest.
         lost += usize::from(!answered);
         took.push(start.elapsed());
@@ -482,7 +482,7 @@ fn silent_clients_do_not_make_a_liveness_probe_wait() {
         at(99),
         at(100),
     );
-    // 5 ms measured. What waited for places waited for seconds.
+    // 5 ms measured. When clients had to wait for a place, it took seconds.
     assert!(at(99) < Duration::from_millis(500), "{:?}", at(99));
     assert!(lost * 50 <= took.len(), "{lost} of {} lost", took.len());
     assert!(probes >= 20, "{probes} probes in 3 s, of 30");
@@ -490,7 +490,8 @@ fn silent_clients_do_not_make_a_liveness_probe_wait() {
     eventually("they are gone", || healthport.descriptors() < 20);
 }
 
-/// Who beyond the limit makes room: not who says something now and then.
+/// Beyond the limit the client that has been silent longest is dropped, not one that
+/// sends something now and then.
 #[test]
 fn the_one_that_was_silent_longest_makes_room() {
     let (_healthport, _service, metrics) = start(&[]);
@@ -499,7 +500,7 @@ fn the_one_that_was_silent_longest_makes_room() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     };
-    // A client is cut after a second, so a test that took that long shows nothing.
+    // Every client is dropped after a second, so a try that takes that long shows nothing.
     let mut conclusive = false;
     for _ in 0..3 {
         let begin = Instant::now();
@@ -529,7 +530,7 @@ fn the_one_that_was_silent_longest_makes_room() {
     );
 }
 
-/// Clients that say nothing, or never read, while the service comes and goes.
+/// Clients that send nothing, or never read, while the service comes and goes.
 #[test]
 fn no_client_delays_the_port() {
     let (healthport, service, metrics) = start(&[]);
@@ -555,7 +556,7 @@ fn no_client_delays_the_port() {
 fn ten_thousand_scrapes_leave_nothing() {
     let (healthport, _service, metrics) = start(&[]);
     let some = |count| (0..count).for_each(|_| assert!(scrape(metrics).len() > 1000));
-    // Side by side, since each waits a tick of the responder.
+    // In parallel, since each waits for a tick of the responder.
     let scrapes = |count| {
         thread::scope(|scope| (0..10).for_each(|_| drop(scope.spawn(|| some(count / 10)))));
     };
@@ -621,7 +622,7 @@ fn exhausted_descriptors_are_no_spin() {
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
-/// No reason to close anything, nor to end.
+/// That is no reason to close the port or to end.
 #[test]
 fn an_address_that_is_taken_is_tried_again() {
     let address = own_address();

@@ -1,5 +1,5 @@
-//! The command line against the real binary: what it says it takes, every wrong
-//! value of every option, and what the right ones resolve to.
+//! The command line of the real binary: what it says that it accepts, wrong values of
+//! every option, and what right ones resolve to.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -80,8 +80,8 @@ const STATUS: &str = "codes and ranges from 200 to 599, like 200,204,300-399";
 const HEADER: &str = "'NAME: VALUE' on one line";
 const LEVEL: &str = "error, warn, info, debug or trace";
 
-/// The option, what it says is allowed, and values that it must refuse, with `|`
-/// between them.
+/// The option, what its error says is allowed, and values that it must refuse, separated
+/// by `|`.
 const WRONG: &[(&str, &str, &str)] = &[
     (
         "--url",
@@ -96,7 +96,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "--url",
         NAME,
-        // From 127.1/ on: what getaddrinfo would take for an address.
+        // getaddrinfo would accept those from 127.1/ on as addresses.
         "http://router.example/healthz/ready|http://router.example:1936/|\
          http://localhost./|http://localhost.localdomain/|http://127.1/|\
          http://2130706433/|http://0x7f.0.0.1/|http://127.0.0.01/|http://[127.0.0.1]/|\
@@ -147,7 +147,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--log-level", LEVEL, "|off|INFO|3"),
 ];
 
-/// Exit 64, nothing on stdout, one line with every one of `parts`, the hint.
+/// Exit code 64, nothing on stdout, one line with all of `parts`, and the hint.
 fn is_usage_error<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], parts: &[&str]) {
     let (code, stdout, stderr) = run(args);
     assert_eq!(code, Some(64), "{args:?}: {stderr}");
@@ -245,7 +245,7 @@ fn what_is_not_an_option_is_an_error() {
     is_usage_error(&["-"], &["unexpected argument \"-\""]);
     is_usage_error(&["--", "--once"], &["unexpected argument \"--once\""]);
     is_usage_error(&[""], &["unexpected argument \"\""]);
-    // Help does not hide an error elsewhere on the line.
+    // --help does not hide an error elsewhere on the line.
     is_usage_error(&["--help", "--rise", "0"], &["--rise", "\"0\""]);
     is_usage_error(&["--rise", "0", "--help"], &["--rise", "\"0\""]);
 }
@@ -284,7 +284,7 @@ fn options_that_do_not_go_together() {
         is_usage_error(&[options[0], first, options[1], second], &parts);
         is_usage_error(&[options[1], second, options[0], first], &["overlaps"]);
     }
-    // Also with the default of --listen, and whatever stands between.
+    // The default of --listen counts too, and so do addresses that are not neighbours.
     is_usage_error(
         &["--metrics-listen", "[::]:18898"],
         &["--metrics-listen '[::]:18898'", "--listen '0.0.0.0:18898'"],
@@ -343,7 +343,7 @@ fn options_that_do_not_go_together() {
     }
 }
 
-/// What --check-config prints for a name, and the lines below the settings.
+/// The value that --check-config prints for a name, and its lines below the settings.
 fn check_config(args: &[&str]) -> (impl Fn(&str) -> String + use<>, String) {
     let args: Vec<_> = args.iter().copied().chain(["--check-config"]).collect();
     let (code, stdout, stderr) = run(&args);
@@ -368,7 +368,7 @@ fn check_config(args: &[&str]) -> (impl Fn(&str) -> String + use<>, String) {
 fn the_defaults_are_those_of_the_contract() {
     let printed = (Some(0), DEFAULTS.to_string(), String::new());
     assert_eq!(run(&["--check-config"]), printed);
-    // A shorter interval is as fast as it goes.
+    // A shorter interval is the fast interval too.
     let (value, _) = check_config(&["--interval", "20ms"]);
     assert_eq!(value("fast-interval"), "20ms");
 }
@@ -388,10 +388,10 @@ fn the_worst_cases_add_up() {
     };
     let args = "--interval 2s --timeout 1s --fall 3 --rise 2";
     adds_up(args, "2.2s", "5s", "2.1s");
-    // The timeout is shorter than the fast interval, which then sets the pace.
+    // If the timeout is shorter than the fast interval, the latter sets the pace.
     let args = "--interval 2s --fast-interval 2s --timeout 1s --fall 3 --rise 2";
     adds_up(args, "6s", "7s", "4s");
-    // As first published: no count, no fast interval.
+    // As first published, without a count and a fast interval.
     adds_up("--timeout 500ms --fall 1", "1s", "1.5s", "1s");
 }
 
@@ -443,8 +443,8 @@ fn right_values_are_taken() {
     assert_eq!(value("drain-file"), "/run/drain");
     assert_eq!(value("max-age"), "120s");
     assert_eq!(value("log-level"), "trace");
-    // The last of an option that is not repeatable counts, so that a line can be
-    // extended: HEALTHPORT_OPTS after the unit's own options.
+    // The last value of an option that is not repeatable wins, so that a line can be
+    // extended: the unit puts HEALTHPORT_OPTS after its own options.
     let (value, _) = check_config(&["--rise", "2", "--rise", "3"]);
     assert_eq!(value("rise"), "3");
 }
@@ -455,7 +455,7 @@ fn what_is_said_to_be_allowed_is_taken() {
     let cycle = ["--interval=60m", "--timeout=1m"];
     for (row, option) in settings() {
         let values: Vec<String> = match row.takes {
-            // The limit that two others make.
+            // The least is the sum of two others.
             Takes::Time("interval + timeout", most, _) => vec!["61m".into(), most.into()],
             Takes::Time(least, most, _) => vec![least.into(), most.into()],
             Takes::Count(least, most, _) => vec![least.to_string(), most.to_string()],
@@ -464,7 +464,7 @@ fn what_is_said_to_be_allowed_is_taken() {
         };
         for value in values {
             let (shown, _) = check_config(&[&cycle[..], &[&option, &value]].concat());
-            // A duration may be shown in another unit.
+            // A duration may be printed in another unit.
             if !matches!(row.takes, Takes::Time(..)) {
                 assert_eq!(shown(row.name()), value);
             }
@@ -495,7 +495,7 @@ fn help_and_version_go_to_stdout() {
     }
 }
 
-/// One argument is at most 128 KiB: no length makes a panic.
+/// Linux allows 128 KiB for one argument. No length makes it panic.
 #[test]
 fn long_values_are_errors_not_panics() {
     let long = "9".repeat(100_000);

@@ -1,5 +1,5 @@
-//! What a probe makes of every kind of service: the good, the bad and the mad.
-//! Each ends as an Outcome within the timeout, none as a panic.
+//! What a probe makes of every kind of service, good, bad and mad: each gives an Outcome
+//! within the timeout, and none a panic.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
@@ -16,9 +16,8 @@ use healthport::config::Config;
 use healthport::options;
 use healthport::probe::{Outcome, ProbeResult, Prober};
 
-/// The timeout of a test's probe, unless that is to run out, and what a noisy
-/// machine may add to it. An endless exchange would take for ever, so both can be
-/// generous.
+/// The timeout of a probe, unless the test lets it run out, and what a busy machine may
+/// add to it. Both can be generous, since what they catch is an exchange without end.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const NOISE: Duration = Duration::from_secs(5);
 /// The arguments of a probe whose timeout is to run out.
@@ -30,7 +29,7 @@ fn config(args: &[&str]) -> Config {
     config
 }
 
-/// One probe of `service`, bounded in time.
+/// Probes `service` once, within bounded time.
 fn probe(service: &Service, args: &[&str]) -> Outcome {
     let url = service.url();
     let prober = Prober::new(&config(&[&["--url", &url], args].concat()));
@@ -45,14 +44,14 @@ fn probe(service: &Service, args: &[&str]) -> Outcome {
     outcome
 }
 
-/// What a service that says `bytes` and closes is taken for.
+/// What a probe makes of a service that says `bytes` and closes.
 fn answer(bytes: impl AsRef<[u8]>) -> Outcome {
     let service = Service::router(own_address());
     service.says(bytes);
     probe(&service, &[])
 }
 
-/// What a service that answers like this is taken for.
+/// What a probe makes of a service that answers like this.
 fn given(way: Way, args: &[&str]) -> Outcome {
     let service = Service::router(own_address());
     service.does(move |mut stream| way.give(&mut stream));
@@ -192,8 +191,8 @@ fn redirects_are_answers_and_never_followed() {
     assert_eq!(elsewhere.connections(), 0);
 }
 
-/// A proxy from the environment must neither make a dead service look ready nor
-/// a ready one dead.
+/// A proxy from the environment must not make a dead service look ready, nor a ready one
+/// dead.
 #[test]
 fn proxy_variables_are_ignored_both_ways() {
     let address = own_address();
@@ -271,7 +270,8 @@ fn localhost_is_both_loopback_addresses() {
     }
     let url = format!("http://[::1]:{}/", v6.address.port());
     assert!(Prober::new(&config(&["--url", &url])).probe().is_good());
-    // Nobody there: the first address's error, not "address family" of the last.
+    // If nobody is there, it reports the error of the first address, not "Address family
+    // not supported" for the last.
     let port = {
         let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         unused.local_addr().unwrap().port()
@@ -300,7 +300,7 @@ fn silence_ends_at_the_timeout() {
     assert_eq!(probe(&service, &SHORT).result, ProbeResult::Timeout);
 }
 
-/// A listener that does not accept and whose backlog is full swallows SYNs.
+/// A listener that does not accept drops SYNs once its backlog is full.
 #[test]
 fn a_full_backlog_ends_at_the_timeout() {
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
@@ -323,8 +323,8 @@ fn a_full_backlog_ends_at_the_timeout() {
     assert!(start.elapsed() < TIMEOUT + NOISE);
 }
 
-/// 127.0.0.1 has the whole of the timeout: who listens on ::1 is another service
-/// while somebody may be there, and one lost SYN costs a second.
+/// 127.0.0.1 gets the whole timeout. While a service may be there, one on ::1 is another
+/// service, and a single lost SYN costs a second.
 #[test]
 fn localhost_waits_for_the_first_address() {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
@@ -348,8 +348,8 @@ fn localhost_waits_for_the_first_address() {
     assert_eq!(outcome.sentence, "no connection within 300ms");
     assert_eq!(other.connections(), 0);
 
-    // The SYN is lost. A second later it is sent again, and there is room: too late
-    // for half of the timeout, in time for all of it.
+    // The SYN is lost and sent again a second later, when there is room. That is too late
+    // for half of the timeout, but in time for all of it.
     let listener = TcpListener::from(first);
     let served = thread::spawn(move || {
         thread::sleep(DRIP);
@@ -365,8 +365,8 @@ fn localhost_waits_for_the_first_address() {
     served.join().unwrap();
 }
 
-/// In a network of its own, where the service listens on ::1: it is asked if there
-/// is no way to 127.0.0.1, and not if the system refuses that for another reason.
+/// In its own network, with the service on ::1: the probe asks it if there is no way to
+/// 127.0.0.1, but not if the system refuses that address for another reason.
 #[test]
 #[ignore = "needs unshare, ip and python3"]
 fn localhost_goes_on_only_if_nobody_can_be_there() {
@@ -399,8 +399,8 @@ fn in_a_network_of_its_own(script: &str) -> (Option<i32>, String, String) {
     finish(command.args(["sh", BINARY]))
 }
 
-/// A service whose port is in the ephemeral range is down, and the kernel takes
-/// that very port as the probe's source port: here there is no other.
+/// A service whose port is in the ephemeral range is down, and the kernel chooses that
+/// port as the source of the probe: here it has no other.
 #[test]
 #[ignore = "needs unshare and ip"]
 fn a_probe_that_meets_itself_leaves_nothing() {
@@ -423,11 +423,11 @@ fn a_probe_that_meets_itself_leaves_nothing() {
             "{line}"
         );
     }
-    // The heads of the two tables, and no socket in TIME_WAIT or another state.
+    // Only the heads of the two tables: no socket in TIME_WAIT or any other state.
     assert_eq!(lines.len(), 3 + 2, "{stdout}");
 }
 
-/// One byte at a time resets a timeout per read, but not one for the exchange.
+/// Single bytes would restart a timeout of each read, but not one of the whole exchange.
 #[test]
 fn drips_end_at_the_timeout() {
     let body = [&SHORT[..], &["--expect-body", "ready"]].concat();
@@ -449,7 +449,7 @@ fn drips_end_at_the_timeout() {
     );
 }
 
-/// As fast as it can: bounded by size or time, whatever comes first.
+/// The service sends as fast as it can. Size or time ends that, whichever comes first.
 #[test]
 fn floods_end() {
     let interim = given(Way::Flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), &[]).result;
@@ -493,7 +493,7 @@ fn every_animal_of_the_zoo_is_taken_for_what_it_is() {
 #[test]
 fn an_interim_answer_is_not_the_answer() {
     assert!(!answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").is_good());
-    // One after an interim answer is.
+    // An answer that follows an interim one counts.
     assert!(answer(format!("HTTP/1.1 100 Continue\r\n\r\n{READY}")).is_good());
     assert!(
         answer(format!(
@@ -507,7 +507,7 @@ fn an_interim_answer_is_not_the_answer() {
 #[test]
 fn the_body_is_read_only_when_asked_for() {
     let service = Service::router(own_address());
-    // The body never comes; without --expect-body the head is the verdict.
+    // The body never comes. Without --expect-body the head decides.
     service.does(|mut stream| {
         read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
@@ -518,7 +518,7 @@ fn the_body_is_read_only_when_asked_for() {
         probe(&service, &["--expect-body", "ok"]).result,
         ProbeResult::Timeout
     );
-    // Found: no need for the rest.
+    // Once the text is found, the probe does not wait for the rest.
     service.does(|mut stream| {
         read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nall is ");
@@ -527,7 +527,7 @@ fn the_body_is_read_only_when_asked_for() {
         drain(&mut stream);
     });
     assert!(probe(&service, &["--expect-body", "is ready"]).is_good());
-    // Another status is not mended by a body.
+    // The right body does not make up for another status.
     service.says("HTTP/1.1 500 Error\r\nContent-Length: 2\r\n\r\nok");
     assert_eq!(
         probe(&service, &["--expect-body", "ok"]).result,
@@ -583,8 +583,8 @@ fn the_text_must_be_in_the_first_10_kib() {
     }
 }
 
-/// An answer that was true before the process was stopped, or the machine slept,
-/// is not true now: no read has timed out, but the time is over.
+/// An answer from before the process was stopped, or the machine slept, is no longer
+/// true: no read has timed out, but the time is over.
 #[test]
 fn an_answer_that_waited_too_long_does_not_count() {
     use rustix::process::{Signal, kill_process};

@@ -1,5 +1,5 @@
-//! The port is ours from the start of the program to its end: what else runs on
-//! the node neither gets it while it is closed nor keeps it closed.
+//! The port is ours from the start of the program to its end. Other programs on the node
+//! cannot take it while it is closed, and cannot keep it closed.
 
 use std::io::ErrorKind::AddrInUse;
 use std::io::{Read, Write};
@@ -17,15 +17,15 @@ use crate::common::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use rustix::process::{Signal, geteuid};
 
-/// Not 18898: what tries to take it on every address would disturb others, and
-/// be disturbed.
+/// Not 18898: these tests try to take the port on every address, and would disturb other
+/// tests and be disturbed by them.
 fn own_port() -> u16 {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let next = NEXT.fetch_add(1, Ordering::SeqCst) as u32;
     20_000 + ((std::process::id() * 8 + next) % 10_000) as u16
 }
 
-/// Healthport with this --listen alone, to be looked at on `port`.
+/// A healthport with only this --listen; the test connects to `port`.
 fn listening(listen: SocketAddr, port: SocketAddr, service: &Service) -> Healthport {
     let mut command = Command::new(BINARY);
     command.args(["--url", &service.url(), "--listen", &listen.to_string()]);
@@ -64,13 +64,13 @@ fn can_listen(address: SocketAddr, reuse: bool) -> bool {
     }
 }
 
-/// The line of one that finds the port taken.
+/// The line that it logs if the port is taken.
 fn taken(port: SocketAddr) -> String {
     format!("port closed: cannot listen on {port}: Address already in use")
 }
 
-/// Two translators of one port: the unit beside the DaemonSet, or one started by
-/// hand. The first is drained; the second must not open what it closes.
+/// Two healthports for one port: the unit beside the DaemonSet, or one started by hand.
+/// The first is drained, and the second must not open what it closes.
 #[test]
 fn a_second_healthport_does_not_open_what_the_first_closes() {
     let address = own_address();
@@ -98,7 +98,7 @@ fn a_port_that_is_taken_is_known_at_the_start() {
     let service = Service::router(address);
     let first = Healthport::start(address, &service, &[]);
     first.says("port closed: answered 500");
-    // Not when the first probe has ended: that hangs.
+    // It says so before the first probe has ended, which hangs.
     let silent = Service::router(own_address());
     silent.hangs();
     let second = Healthport::start(address, &silent, &["--timeout", "1m"]);
@@ -136,8 +136,8 @@ fn nobody_else_can_listen_while_it_is_closed() {
         service.not_ready();
         healthport.closes();
         all_refused();
-        // Its own connections are in TIME_WAIT now; the next process gets the port
-        // in spite of them, and nobody else does.
+        // Now its connections are in TIME_WAIT. The next process gets the port all the
+        // same, and nobody else does.
         drop(healthport);
         let healthport = listening((listen, port).into(), (seen, port).into(), &service);
         healthport.says("port closed: answered 500");
@@ -191,9 +191,9 @@ fn nobody_can_connect_from_it() {
     }
 }
 
-/// On a node with a widened net.ipv4.ip_local_port_range the kernel may choose the
-/// port for any connection, which would keep it closed for as long as that lives.
-/// In a network of its own, so that the range can be narrow.
+/// On a node with a wider net.ipv4.ip_local_port_range the kernel may choose the port for
+/// any connection, and while that lives the port could not open. The test has its own
+/// network, where the range can be narrow.
 #[test]
 #[ignore = "needs unshare and ip"]
 fn the_kernel_does_not_choose_it_as_a_source_port() {
@@ -218,7 +218,7 @@ fn the_kernel_does_not_choose_it_as_a_source_port() {
     let service = Service::router(address);
     let healthport = Healthport::start(address, &service, &[]);
     healthport.says("port closed: answered 500");
-    // Connections from this address to one place, until there is no port left.
+    // Connect from this address to one place until there is no port left.
     let other = TcpListener::bind((address, 80)).unwrap();
     let mut connections = Vec::new();
     let refused = loop {
@@ -238,9 +238,8 @@ fn the_kernel_does_not_choose_it_as_a_source_port() {
     healthport.opens();
 }
 
-/// A farm of switches checks at the same moment, and the helper has other things to
-/// do. With the backlog of 128 that `std` asks for, the rest waited for another SYN,
-/// a second later.
+/// Many switches check at the same moment while the helper does not run. With a backlog of
+/// 128, as `std` asks for, the others waited for their second SYN, a second later.
 #[test]
 fn hundreds_of_checks_at_the_same_moment_do_not_wait() {
     let address = own_address();
@@ -263,7 +262,7 @@ fn hundreds_of_checks_at_the_same_moment_do_not_wait() {
         .collect();
     healthport.signal(Signal::CONT);
     assert_eq!(waited, 0, "in {:?}", start.elapsed());
-    // And each of them is served.
+    // The helper then serves each of them.
     for check in checks {
         let mut check = check.unwrap();
         check.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -271,7 +270,7 @@ fn hundreds_of_checks_at_the_same_moment_do_not_wait() {
     }
 }
 
-/// Ends first: nobody can wait for the end of a process that is traced.
+/// It must end first: nobody can wait for the end of a traced process.
 struct Tracer(Child);
 
 impl Drop for Tracer {
@@ -281,8 +280,8 @@ impl Drop for Tracer {
     }
 }
 
-/// strace holds the helpers back on their way out of accept(), as a kernel that waits
-/// for a disk would.
+/// strace delays the helpers at the end of accept(), as a kernel that waits for a disk
+/// would.
 #[test]
 #[ignore = "needs strace"]
 fn helpers_that_hang_hold_nobody_up() {
@@ -302,7 +301,7 @@ fn helpers_that_hang_hold_nobody_up() {
     eventually("strace has them all", || {
         proc::threads(pid).iter().all(by_strace)
     });
-    // The next opening does not wait for the helper of the last, up to eight times.
+    // Up to eight times, an opening does not wait for the helper of the last one.
     for hung in 1..=8 {
         service.not_ready();
         healthport.closes();

@@ -1,7 +1,7 @@
-//! The man page is the reference, so it must not drift: it agrees with the rows of
-//! options.rs on names, defaults and ranges, with /metrics on their names, with
-//! main.rs on the exit codes, and with the source on every message, each in both
-//! directions; and it renders in silence.
+//! The man page is the reference, so it must not drift. It agrees, in both directions,
+//! with the rows of options.rs (names, defaults, ranges), with /metrics (names), with
+//! main.rs (exit codes) and with the source (every message). And it renders without a
+//! warning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +29,7 @@ fn section(name: &str) -> String {
     rest.split("\n.Sh ").next().unwrap().to_string()
 }
 
-/// What is said of one option.
+/// What the page or the program says of one option.
 #[derive(Debug, PartialEq, Eq)]
 struct OptionEntry {
     short: Option<String>,
@@ -39,8 +39,7 @@ struct OptionEntry {
     ranges: BTreeSet<String>,
 }
 
-/// `10ms to 60m`, `1 to 100`: what stands left and right of every "to" between
-/// two numbers.
+/// Every "to" between two numbers, with them: `10ms to 60m`, `1 to 100`.
 fn ranges(text: &str) -> BTreeSet<String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let number = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
@@ -168,8 +167,8 @@ fn metrics_are_those_of_the_program() {
     assert_eq!(of_page, of_program, "page (left), /metrics (right)");
 }
 
-/// The string literals of src/ that a user may get to read, each with its file.
-/// Not the tables and layouts of what is printed on request, and no single words.
+/// The string literals of src/ that a user may see, each with its file. Left out are
+/// single words, and the tables and layouts of what is printed on request.
 fn sentences() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut sentences = Vec::new();
@@ -177,9 +176,10 @@ fn sentences() -> Vec<(String, String)> {
         let path = file.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_string();
         let text = fs::read_to_string(&path).unwrap();
-        // A module's own tests quote messages too, of which none is the program's.
+        // A module's own tests have literals too, but the program never prints them.
         let text = text.split("#[cfg(test)]").next().unwrap();
-        // Names, helps and headings have no braces: there only what is put together.
+        // In these files names, helps and headings are literals too: take only those that
+        // go into format!() or Err().
         let is_table = ["config.rs", "options.rs"].contains(&name.as_str());
         for (before, literal) in literals(text) {
             let is_made = ["format!(", "Err("]
@@ -194,7 +194,7 @@ fn sentences() -> Vec<(String, String)> {
     sentences
 }
 
-/// The literals of Rust source, as they are meant, with the code before each.
+/// The literals of Rust source, unescaped, each with the code before it.
 fn literals(source: &str) -> Vec<(String, String)> {
     let (mut found, mut code) = (Vec::new(), String::new());
     let mut chars = source.chars().peekable();
@@ -202,7 +202,7 @@ fn literals(source: &str) -> Vec<(String, String)> {
         match (c, chars.peek()) {
             ('/', Some('/')) => while chars.next_if(|&c| c != '\n').is_some() {},
             ('\'', _) => {
-                // A character, or a lifetime, which has no end.
+                // A character, or a lifetime, which has no closing quote.
                 let character: String = chars.clone().take(3).collect();
                 let length = match character.chars().collect::<Vec<_>>()[..] {
                     ['\\', _, '\''] => 3,
@@ -238,7 +238,7 @@ fn literals(source: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The messages of DIAGNOSTICS that are ours, systemd's come last.
+/// The messages of DIAGNOSTICS that are ours; systemd's come last.
 fn messages() -> Vec<String> {
     let diagnostics = section("DIAGNOSTICS");
     let ours = diagnostics.split(".Ss Of systemd").next().unwrap();
@@ -248,8 +248,7 @@ fn messages() -> Vec<String> {
         .collect()
 }
 
-/// Words in capitals stand for what varies; what is between them must be what
-/// the program says.
+/// Words in capitals stand for what varies. The text between them must be in the program.
 #[test]
 fn messages_are_those_of_the_source() {
     let sentences: Vec<_> = sentences().into_iter().map(|(_, text)| text).collect();
@@ -258,7 +257,7 @@ fn messages_are_those_of_the_source() {
     assert!(messages.len() > 30, "cannot read DIAGNOSTICS any more");
     // The last is the standard library's.
     for message in messages.iter().filter(|m| !m.starts_with("panicked at")) {
-        // Some are put together at a colon or a semicolon.
+        // The program joins some of them by a colon or a semicolon.
         for fixed in message.split(|c: char| c.is_ascii_uppercase() || ":;".contains(c)) {
             let fixed = fixed.trim_matches(|c: char| !c.is_ascii_lowercase());
             assert!(
@@ -281,7 +280,7 @@ fn sentences_of_the_source_are_on_the_page() {
     assert!(sentences.len() > 40, "cannot read src/ any more");
     let mut missing = Vec::new();
     for (file, sentence) in &sentences {
-        // An answer to a client of /metrics, or what --OPTION takes, the RANGE.
+        // Answers to a client of /metrics, and the RANGE that an option accepts.
         let is_answer = file == "responder.rs"
             && (sentence.ends_with('\n') || sentence.starts_with(|c: char| c.is_ascii_digit()));
         let is_range = sentence.contains("{range}") || sentence.contains("{least}");
@@ -295,12 +294,12 @@ fn sentences_of_the_source_are_on_the_page() {
     assert!(missing.is_empty(), "the page lacks {missing:#?}");
 }
 
-/// Whether a message of the page has what is fixed in a sentence, in its order.
+/// Whether a message of the page has the fixed parts of a sentence, in their order.
 fn says(message: &str, sentence: &str) -> bool {
     let message = message.replace('\'', "");
     let mut rest = message.as_str();
     let sentence = sentence.replace('\'', "").replace('{', "}");
-    // Every second part is in braces.
+    // Every other part is in braces.
     sentence.split('}').step_by(2).map(str::trim).all(|fixed| {
         let found = rest.find(fixed);
         rest = found.map_or("", |at| &rest[at + fixed.len()..]);
@@ -319,7 +318,7 @@ fn renders_in_silence() {
         let (ok, said) = tool(command, &page());
         assert!(ok && said.is_empty(), "{command:?} says: {said}");
     }
-    // And the tools do complain.
+    // The tools do complain if something is wrong.
     let (_, said) = tool(&mut groff, ".Zz");
     assert!(!said.is_empty(), "groff is silent on nonsense");
 }

@@ -36,7 +36,8 @@ fn anchor(heading: &str) -> String {
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// What a link of a page leads to: nothing if it leads out of the project.
+/// What is wrong with a link of a page. Links that lead out of the project are not
+/// followed.
 fn broken(page: &Path, text: &str, link: &str) -> Option<String> {
     if link.starts_with("https://") {
         return None;
@@ -89,7 +90,7 @@ fn the_options_exist() {
     let help = healthport::options::help();
     let mut options = 0;
     for (page, text) in pages() {
-        // oc's namespace and a label's value are no commands.
+        // The namespace of oc and the value of a label are no commands.
         let text = text
             .replace("=healthport ", "")
             .replace("namespace healthport ", "");
@@ -127,7 +128,7 @@ fn commands(text: &str) -> String {
         .collect()
 }
 
-/// What a command names in this project and is not there.
+/// What a command names in this project that does not exist.
 fn missing(command: &str) -> Option<String> {
     let exists = |path: &str| Path::new(ROOT).join(path).exists();
     let words: Vec<_> = command.split_whitespace().collect();

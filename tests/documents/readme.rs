@@ -1,4 +1,4 @@
-//! The README's commands and figures, executed.
+//! Runs the README's commands and compares its figures with the program.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -20,7 +20,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
 #[test]
 fn the_main_job_with_the_defaults() {
     assert!(blocks("sh").contains(&"cargo run --release --locked\n"));
-    // As cargo would run it; the build itself is another test's matter.
+    // As cargo would run it; another test is about the build.
     let mut command = Command::new(BINARY);
     let mut healthport = Healthport::spawn(own_address(), command.stderr(Stdio::piped()));
     healthport.says("port closed: cannot connect to 127.0.0.1:1936: Connection refused");
@@ -68,8 +68,8 @@ fn the_test_command_is_what_ci_runs() {
     assert!(include_str!("../../.ci/run").contains("tests/run"));
 }
 
-/// `cargo test` ignores what needs a tool or a long time, tests/run does not; and
-/// what its main.rs does not name, or the lab's command, is in no binary.
+/// `cargo test` ignores what needs a tool or a long time, tests/run does not. And every
+/// file is part of a test: its main.rs names it, or the lab's command.rs.
 #[test]
 fn every_test_is_run() {
     let run = include_str!("../run");

@@ -1,6 +1,6 @@
-//! What must hold whatever bytes come from outside. Each function takes any
-//! bytes, panics if something does not hold, and says whether the bytes were
-//! accepted: as a command line, as values, as a request, as a good answer.
+//! What must hold whatever bytes come from outside. Each function takes any bytes and
+//! panics if something does not hold. It returns whether the program accepts the bytes:
+//! as a command line, as values, as a request, as a good answer.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -51,7 +51,7 @@ pub fn command_line(bytes: &[u8]) -> bool {
 
 /// One value for every option that takes a duration or a list of codes.
 pub fn values(bytes: &[u8]) -> bool {
-    // The limits that options set each other are out of the way.
+    // Keep out of the limits that options set each other.
     let with = |option: &str| -> Option<Config> {
         let value = [b"--", option.as_bytes(), b"=", bytes].concat();
         let args = ["--interval=60m", "--max-age=240m"].map(OsString::from);
@@ -66,7 +66,7 @@ pub fn values(bytes: &[u8]) -> bool {
         let Takes::Time(least, most, _) = row.takes else {
             continue;
         };
-        // An hour and the default timeout are a cycle.
+        // A cycle takes up to an hour and the default timeout.
         let least = nanoseconds(least).unwrap_or(3_603_000_000_000);
         let most = nanoseconds(most).expect("a duration");
         let config = with(row.name());
@@ -74,7 +74,7 @@ pub fn values(bytes: &[u8]) -> bool {
         let got = config.map(|config| nanoseconds(&(row.show)(&config)).expect("a duration"));
         let option = row.name();
         match (meant, got) {
-            // The last digits of a fraction may be rounded across the limit.
+            // Rounding the last digits of a fraction may cross the limit.
             (Some(meant), _) if is_near(meant, least) || is_near(meant, most) => {}
             (Some(meant), Some(got)) => assert!(
                 is_near(got, meant) && (least..=most).contains(&got),
@@ -163,7 +163,7 @@ pub fn request(bytes: &[u8]) -> bool {
     };
     assert!(bytes.starts_with(path.as_bytes()));
     assert!(matches!(bytes[path.len()], b' ' | b'?'));
-    // However it is cut into packets, no part of it is refused.
+    // No prefix of it is refused, however it is cut into packets.
     for length in (0..length).rev().take(100) {
         assert_eq!(reply_to(&bytes[..length]), None);
     }
@@ -172,7 +172,7 @@ pub fn request(bytes: &[u8]) -> bool {
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a service answers. It closes the connection after it.
+/// The answer of a service, which then closes the connection.
 pub fn answer(bytes: &[u8]) -> bool {
     static SERVICE: OnceLock<Mutex<Service>> = OnceLock::new();
     let service = SERVICE.get_or_init(|| Mutex::new(Service::start()));
@@ -234,19 +234,19 @@ impl Service {
 fn serve(mut stream: TcpStream, answer: Vec<u8>) {
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
-    // To the end of the request: unread bytes would reset the connection.
+    // Read the whole request: unread bytes would reset the connection.
     while !head.ends_with(b"\r\n\r\n") {
         let length = stream.read(&mut chunk).expect("a request");
         assert!(length > 0, "half a request");
         head.extend_from_slice(&chunk[..length]);
     }
-    // The prober may have seen enough.
+    // An error means that the prober has seen enough.
     let _ = stream.write_all(&answer);
 }
 
-/// Whether the bytes begin with a complete head of HTTP/1 with an expected
-/// status. Interim answers (1xx) may come before it, and empty lines; a line may
-/// end without CR (RFC 9112, 2.2).
+/// Whether the bytes begin with a complete HTTP/1 head with an expected status. Interim
+/// answers (1xx) and empty lines may come before it; a line may end without CR (RFC 9112,
+/// 2.2).
 fn is_ready(bytes: &[u8]) -> bool {
     let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else {
         return false;

@@ -1,11 +1,11 @@
-//! Hostile input: the harness of the fuzz targets over its corpus, and over
-//! thousands of inputs that are made from it. To go further with cargo-fuzz
-//! (`cargo install cargo-fuzz --locked`, and a nightly compiler):
+//! Hostile input: runs the harness of the fuzz targets over the corpus and over thousands
+//! of inputs made from it. cargo-fuzz goes further (`cargo install cargo-fuzz --locked`,
+//! and a nightly compiler):
 //!
 //!     mkdir -p target/corpus/TARGET
 //!     cargo +nightly fuzz run --fuzz-dir tests/fuzz TARGET target/corpus/TARGET tests/fuzz/corpus/TARGET
 //!
-//! TARGET is a folder of tests/fuzz/corpus; what is new goes below target/.
+//! TARGET is a folder of tests/fuzz/corpus. New inputs go below target/.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod harness;

@@ -1,5 +1,5 @@
-//! The program's own ports.rs and lease.rs, with loom and the scripted kernel in
-//! the place of what they take from `std`.
+//! Takes the program's own ports.rs and lease.rs and replaces what they use of `std` by
+//! loom and the scripted kernel.
 
 use std::{env, fs};
 
@@ -28,7 +28,7 @@ fn main() {
                 "use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT}",
                 "use crate::kernel::{self as sys, SO_REUSEADDR, SO_REUSEPORT}",
             ),
-            // As many threads as loom has patience for.
+            // Loom takes too long with more threads.
             ("OLD_HELPERS: usize = 8", "OLD_HELPERS: usize = 1"),
         ],
     );
@@ -42,7 +42,7 @@ fn model(module: &str, changes: &[(&str, &str)]) {
         assert_eq!(source.matches(from).count(), 1, "{from}");
         source = source.replace(from, to);
     }
-    // include!() takes no comments about the whole file, nor other tests.
+    // include!() accepts no `//!` comments, and the module's own tests stay out.
     let source = source.replace("//!", "//");
     let source = source.split("#[cfg(test)]").next().expect("a first part");
     let folder = env::var("OUT_DIR").expect("cargo sets it");

@@ -1,6 +1,6 @@
-//! The kernel, as far as ports.rs and lease.rs call it: a clock that the model
-//! turns, the sockets of one port, and threads that wait for either. Its rules
-//! are those of inet_csk_get_port() in net/ipv4/inet_connection_sock.c.
+//! The part of the kernel that ports.rs and lease.rs call: a clock that the model turns,
+//! the sockets of one port, and threads that wait for either. Its rules are those of
+//! inet_csk_get_port() in net/ipv4/inet_connection_sock.c.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -26,7 +26,7 @@ struct Socket {
 #[derive(Debug, Default)]
 struct State {
     sockets: Vec<Socket>,
-    /// A thread that leaves accept() does not come back.
+    /// A thread in accept() does not return.
     hangs: bool,
     is_hanging: bool,
     /// Every timeout is over.
@@ -40,7 +40,7 @@ pub struct Kernel {
     changed: Condvar,
 }
 
-/// The one of the execution that loom explores.
+/// The kernel of the execution that loom is exploring.
 static KERNEL: Plain<Option<Arc<Kernel>>> = Plain::new(None);
 
 pub fn kernel() -> Arc<Kernel> {
@@ -70,7 +70,7 @@ impl Kernel {
         }
     }
 
-    /// Read as what is written is: loom would show an older time to a load.
+    /// A read-modify-write: to a plain load, loom would show older times too.
     pub fn now(&self) -> u64 {
         self.now.fetch_add(0, Ordering::SeqCst)
     }
@@ -79,7 +79,7 @@ impl Kernel {
         self.now.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// So many ticks at once; wakes who waits for one of them.
+    /// Advances the clock by so many ticks and wakes the threads that wait for them.
     pub fn pass(&self, ticks: u64) {
         self.change(|_| self.now.fetch_add(ticks, Ordering::SeqCst));
     }
@@ -92,8 +92,8 @@ impl Kernel {
         self.lock().sockets.iter().any(|socket| socket.listens)
     }
 
-    /// From now on time passes until the port is closed. If nobody closes it, loom
-    /// finds that all threads wait.
+    /// Lets time pass until the port is closed. If nobody closes it, loom reports that all
+    /// threads wait.
     pub fn waits_until_closed(&self) {
         self.change(|state| state.all_are_late = true);
         self.wait(|state| !state.sockets.iter().any(|socket| socket.listens));
@@ -111,7 +111,7 @@ impl Kernel {
         !state.sockets.iter().any(|other| conflict(&thief, other))
     }
 
-    /// Whether a helper hangs now.
+    /// Whether a helper hangs.
     pub fn has_hung(&self) -> bool {
         self.lock().is_hanging
     }
@@ -143,7 +143,7 @@ impl OwnedFd {
 
 impl Drop for OwnedFd {
     fn drop(&mut self) {
-        // A story that failed: loom has gone already.
+        // The story has failed, and loom has ended already.
         if std::thread::panicking() {
             return;
         }

@@ -1,13 +1,13 @@
-//! Every interleaving of renew, expire, close and open, explored by loom: the
-//! program's own lease.rs and ports.rs (build.rs) over a scripted kernel. Each
-//! story ends by itself; a port that nobody closes is a deadlock for loom.
+//! Every interleaving of renew, expire, close and open, explored by loom: the program's
+//! own lease.rs and ports.rs (build.rs) over a scripted kernel. Every story ends by
+//! itself. If nobody closes a port, loom reports a deadlock.
 //!
 //!     cd tests/model && RUSTFLAGS= cargo run --release [PREEMPTIONS]
 //!
-//! prints how many interleavings there were, in about 8 s. The first story is
-//! explored in full, the others with up to 3 preemptions, or as many as you say:
-//! 4 take about 3 minutes. (RUSTFLAGS is empty because loom needs a procedural
-//! macro, which .cargo/config.toml rules out.)
+//! prints the number of interleavings, in about 8 s. It explores the first story in full,
+//! the others with up to 3 preemptions, or as many as you say: 4 take about 3 minutes.
+//! (RUSTFLAGS is empty because loom needs a procedural macro, which .cargo/config.toml
+//! rules out.)
 
 #[path = "../../src/accept.rs"]
 mod accept;
@@ -17,7 +17,7 @@ mod lease {
     include!(concat!(env!("OUT_DIR"), "/lease.rs"));
 }
 
-/// Nothing of the model depends on what is counted.
+/// The model does not depend on what is counted.
 mod metrics {
     #[derive(Debug, Default)]
     pub struct Connections;
@@ -48,7 +48,7 @@ const MAX_AGE: u64 = 2;
 fn main() {
     let preemptions = std::env::args().nth(1).map(|bound| bound.parse().unwrap());
     let bound = Some(preemptions.unwrap_or(3));
-    // The smallest holds the heart of the lease: all there is, without a bound.
+    // The smallest story is the core of the lease: explore it without a bound.
     explore("the loop renews, a helper looks", None, || renewals(1));
     explore("the loop renews, two helpers look", bound, || renewals(2));
     explore("the lease runs out as it is renewed", bound, expiry);
@@ -76,8 +76,8 @@ fn ports(max_age: u64) -> Ports {
     Ports::new(&[address], Duration::from_nanos(max_age))
 }
 
-/// A renewal in time holds, whatever the helpers saw just before; and what a
-/// helper has seen to run out does not come back without the loop's notice.
+/// A renewal in time holds, whatever the helpers saw just before it. And a lease that a
+/// helper has seen run out does not come back without the loop noticing.
 fn renewals(helpers: usize) {
     let kernel = Kernel::boot();
     let lease = Arc::new(Lease::new(Duration::from_nanos(MAX_AGE)));
@@ -106,8 +106,8 @@ fn renewals(helpers: usize) {
     }
 }
 
-/// A lease that runs out in the very moment at which it is renewed; then a loop
-/// that stands still for good.
+/// A lease runs out at the very moment at which it is renewed; then the loop stands still
+/// for good.
 fn expiry() {
     let kernel = Kernel::boot();
     let mut ports = ports(MAX_AGE);
@@ -123,7 +123,7 @@ fn expiry() {
     let states = ports.set(true);
     ticks.join().unwrap();
     assert!(!kernel.can_be_stolen());
-    // Renewed after the first tick: it holds for now.
+    // It was renewed after the first tick and still holds.
     if before > 0 {
         assert_eq!(states, [State::Open]);
         assert!(kernel.is_open(), "a renewal in time closed the port");
@@ -136,7 +136,7 @@ fn expiry() {
     assert!(!kernel.can_be_stolen());
 }
 
-/// As fast as it can, while the helpers of earlier openings are still ending.
+/// Opens and closes as fast as it can, while the helpers of earlier openings still end.
 fn openings() {
     let kernel = Kernel::boot();
     let mut ports = ports(MAX_AGE);
@@ -149,7 +149,7 @@ fn openings() {
     }
 }
 
-/// Closing does not wait for it; opening does not add more than it may.
+/// Closing does not wait for a helper that hangs, and opening adds no more than it may.
 fn hang() {
     let kernel = Kernel::boot();
     let mut ports = ports(MAX_AGE);
@@ -160,7 +160,7 @@ fn hang() {
     assert!(!kernel.is_open() && !kernel.can_be_stolen());
     let has_hung = kernel.has_hung();
     let states = ports.set(true);
-    // It may have ended before it could hang.
+    // The helper may have ended before it could hang.
     assert!(matches!(&states[..], [State::Failed(_)]) || !has_hung);
     ports.set(false);
     kernel.hang(false);

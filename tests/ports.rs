@@ -147,6 +147,7 @@ fn opens_at_once_with_hundreds_in_time_wait() {
     open(&mut ports);
     for _ in 0..400 {
         let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0); // closed by the port first
     }
     eventually("hundreds in TIME_WAIT", || sockets(address, "06") >= 300);

@@ -35,6 +35,11 @@ pub fn children(id: u32) -> Vec<u32> {
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
+/// Whether a thread sleeps: it neither runs nor waits for a core.
+pub fn sleeps(thread: u32) -> bool {
+    read(thread, "status").is_some_and(|text| text.contains("\nState:\tS "))
+}
+
 /// CPU time of a thread, in nanoseconds.
 pub fn nanoseconds(thread: u32) -> Option<u64> {
     read(thread, "schedstat")?

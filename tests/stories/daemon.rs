@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{
     BINARY, Folder, Healthport, PATIENCE, READY, Service, eventually, finish, is_open, own_address,
-    read_head,
+    proc, read_head,
 };
 use rustix::process::Signal;
 
@@ -233,6 +233,22 @@ fn probes_keep_their_interval() {
         "{:?}",
         gap(10, 29)
     );
+}
+
+/// A loop that asks the clock again and again would do the same otherwise.
+#[test]
+fn it_sleeps_between_two_probes() {
+    let address = own_address();
+    let service = Service::router(address);
+    service.ready();
+    let healthport = Healthport::start(address, &service, &["--interval", "1m"]);
+    healthport.opens();
+    let sleeps = || proc::sleeps(healthport.child.id());
+    eventually("it sleeps", sleeps);
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(5));
+        assert!(sleeps());
+    }
 }
 
 /// First the port closes, then the process ends.

@@ -41,7 +41,7 @@ enum Service {
 
 /// One listening address, with its helper.
 #[derive(Debug)]
-struct Door {
+struct Port {
     address: SocketAddr,
     /// The loop holds a listener, as `Port::listener` of ports.rs.
     held: bool,
@@ -55,7 +55,7 @@ struct Door {
     told_changes: u32,
 }
 
-impl Door {
+impl Port {
     fn turn(&mut self, open: bool) {
         self.changes += u32::from(self.open != open);
         self.open = open;
@@ -108,7 +108,7 @@ struct Scripted<'a> {
     service_until: Duration,
     drained: bool,
     drained_until: Duration,
-    doors: Vec<Door>,
+    ports: Vec<Port>,
     lease: Duration,
 
     seen: Seen,
@@ -208,7 +208,7 @@ impl<'a> Scripted<'a> {
         tells: bool,
         tally: &'a mut Tally,
     ) -> Scripted<'a> {
-        let door = |&address| Door {
+        let port = |&address| Port {
             address,
             held: false,
             open: false,
@@ -243,7 +243,7 @@ impl<'a> Scripted<'a> {
             service_until: Duration::ZERO,
             drained: false,
             drained_until: [Duration::ZERO, Duration::MAX][random.usize(..2)],
-            doors: config.listen.iter().map(door).collect(),
+            ports: config.listen.iter().map(port).collect(),
             lease: config.max_age(),
             seen: Seen::default(),
             random,
@@ -251,7 +251,7 @@ impl<'a> Scripted<'a> {
     }
 
     fn is_open(&self) -> bool {
-        self.doors.iter().any(|door| door.open)
+        self.ports.iter().any(|port| port.open)
     }
 
     fn say(&self, what: impl FnOnce() -> String) {
@@ -281,8 +281,8 @@ impl<'a> Scripted<'a> {
         let end = self.now + time;
         while self.now < end {
             let mut next = end.min(self.service_until).min(self.drained_until);
-            for door in self.doors.iter().filter(|door| door.open) {
-                next = next.min(door.dies).min(self.lease);
+            for port in self.ports.iter().filter(|port| port.open) {
+                next = next.min(port.dies).min(self.lease);
             }
             // A port that is opened after the lease has run out closes at once.
             let next = next.max(self.now);
@@ -297,11 +297,11 @@ impl<'a> Scripted<'a> {
     }
 
     fn happen(&mut self) {
-        for door in &mut self.doors {
-            if door.open && door.dies.min(self.lease) <= self.now {
-                self.tally.died += u64::from(door.dies <= self.now);
+        for port in &mut self.ports {
+            if port.open && port.dies.min(self.lease) <= self.now {
+                self.tally.died += u64::from(port.dies <= self.now);
                 self.seen.excused = self.awake;
-                door.turn(false);
+                port.turn(false);
             }
         }
         if self.service_until <= self.now {
@@ -357,7 +357,7 @@ impl<'a> Scripted<'a> {
             );
         }
         let should_open = self.service == Service::Ready && !self.drained && !stalled;
-        if should_open && self.doors.iter().any(|door| !door.open) {
+        if should_open && self.ports.iter().any(|port| !port.open) {
             let since = self
                 .seen
                 .service_since
@@ -431,14 +431,14 @@ impl World for Scripted<'_> {
 
     /// As in ports.rs, the lease is over at the very instant at which it runs out.
     fn renew(&mut self) -> bool {
-        let in_time = self.lease > self.now || !self.doors.iter().any(|door| door.held);
+        let in_time = self.lease > self.now || !self.ports.iter().any(|port| port.held);
         self.lease = self.now + self.config.max_age();
         if !in_time {
             assert!(self.stalls > 0, "the lease ran out under a loop that runs");
             self.tally.lapsed += 1;
-            for door in &mut self.doors {
-                door.held = false;
-                door.turn(false);
+            for port in &mut self.ports {
+                port.held = false;
+                port.turn(false);
             }
             self.seen.good = self.seen.good.min(1);
             self.seen.up = false;
@@ -453,19 +453,19 @@ impl World for Scripted<'_> {
     }
 
     fn set_port(&mut self, open: bool) -> Vec<State> {
-        let mut ports = Vec::new();
+        let mut states = Vec::new();
         let (was_open, now) = (self.is_open(), self.now);
-        for door in &mut self.doors {
-            let address = door.address;
-            ports.push(if !open {
-                door.held = false;
-                door.turn(false);
+        for port in &mut self.ports {
+            let address = port.address;
+            states.push(if !open {
+                port.held = false;
+                port.turn(false);
                 State::Closed
-            } else if door.held && !door.open {
-                door.held = false;
+            } else if port.held && !port.open {
+                port.held = false;
                 self.seen.excused = self.awake;
                 State::Failed(format!("cannot accept on {address}: EMFILE"))
-            } else if door.held {
+            } else if port.held {
                 State::Open
             } else if one_in(&mut self.random, self.refusals) {
                 self.tally.refused += 1;
@@ -473,9 +473,9 @@ impl World for Scripted<'_> {
                 let why = ["in use", "not there"][self.random.usize(..2)];
                 State::Failed(format!("cannot listen on {address}: {why}"))
             } else {
-                door.held = true;
-                door.turn(true);
-                door.dies = match one_in(&mut self.random, self.deaths) {
+                port.held = true;
+                port.turn(true);
+                port.dies = match one_in(&mut self.random, self.deaths) {
                     true => now + up_to(&mut self.random, 4 * self.config.interval),
                     false => Duration::MAX,
                 };
@@ -484,7 +484,7 @@ impl World for Scripted<'_> {
         }
         self.tally.opened += u64::from(!was_open && self.is_open());
         self.tally.closed += u64::from(was_open && !self.is_open());
-        ports
+        states
     }
 
     fn count(&mut self, cycle: &Cycle) {
@@ -493,18 +493,18 @@ impl World for Scripted<'_> {
 
     fn log(&mut self, level: Level, line: &str) {
         self.say(|| format!("log: {line}"));
-        let is_named = |door: &Door| line.contains(&door.address.to_string());
+        let is_named = |port: &Port| line.contains(&port.address.to_string());
         let lost = level == Level::Error && line.contains("cannot accept on");
         let stood_still = level == Level::Error && line.contains("no probe ended");
         let stopping = line.starts_with("SIGTERM: port closed");
         self.seen.is_warned |= line.contains("WatchdogSec=");
-        for door in &mut self.doors {
-            if line.starts_with("port open on") && is_named(door) {
-                door.tell(true);
-            } else if (line.starts_with("port closed on") || lost) && is_named(door)
-                || (stood_still || stopping) && door.told
+        for port in &mut self.ports {
+            if line.starts_with("port open on") && is_named(port) {
+                port.tell(true);
+            } else if (line.starts_with("port closed on") || lost) && is_named(port)
+                || (stood_still || stopping) && port.told
             {
-                door.tell(false);
+                port.tell(false);
             }
         }
         self.stall();
@@ -525,8 +525,8 @@ impl World for Scripted<'_> {
     }
 
     fn sleep(&mut self, time: Duration) -> Wake {
-        for door in &self.doors {
-            assert_eq!(door.told, door.held, "the log is wrong on {}", door.address);
+        for port in &self.ports {
+            assert_eq!(port.told, port.held, "the log is wrong on {}", port.address);
         }
         if self.seen.probes >= self.cycles {
             assert!(!self.seen.is_stopped, "it goes on after SIGTERM");
@@ -553,9 +553,9 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
     world.happen();
     daemon::run(&config, world.watchdog, &mut world);
     assert!(!world.is_open(), "open after the end");
-    for door in &world.doors {
-        let (changes, told) = (door.changes, door.told_changes);
-        assert_eq!(changes, told, "changes of {} and those told", door.address);
+    for port in &world.ports {
+        let (changes, told) = (port.changes, port.told_changes);
+        assert_eq!(changes, told, "changes of {} and those told", port.address);
     }
     // A fast loop must not flood systemd: on average two keep-alives are at least an
     // eighth of WatchdogSec apart.

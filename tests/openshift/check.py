@@ -493,7 +493,7 @@ class Machineconfig(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             # systemd-analyze wants the binary to be there.
             unit = Path(folder) / UNIT["name"]
-            text = read(UNIT["contents_local"]).replace("/usr/local/bin/healthport", BINARY)
+            text = read(UNIT["contents_local"]).replace("ExecStart=healthport", f"ExecStart={BINARY}")
             unit.write_text(text)
             unit.with_name(unit.name + ".d").mkdir()
             added = Path(f"{unit}.d") / dropin["name"]

@@ -16,7 +16,8 @@ fn read(path: &str) -> String {
 fn verify(more: &str) -> (bool, String) {
     let folder = Folder::new();
     // It wants the binary to be there.
-    let unit = read("systemd/healthport@.service").replace("/usr/local/bin/healthport", BINARY);
+    let start = format!("\nExecStart={BINARY} ");
+    let unit = read("systemd/healthport@.service").replace("\nExecStart=healthport ", &start);
     let path = folder.file("healthport@router.service");
     fs::write(&path, unit + more).unwrap();
     let drop_ins = folder.file("healthport@router.service.d");
@@ -77,6 +78,32 @@ fn it_may_lock_its_memory() {
 fn check_config(assignment: &str) -> (bool, String) {
     let script = format!("{assignment}\neval exec '\"$0\"' \"$HEALTHPORT_OPTS\" --check-config");
     tool(Command::new("sh").args(["-euc", &script, BINARY]), "")
+}
+
+/// What the options are until the file of the instance sets them: a usage error
+/// that names it.
+#[test]
+fn an_instance_without_its_file_does_not_start() {
+    let until_then = of_unit("Environment=").replace("%i", "typo");
+    let (ok, said) = check_config(&until_then.replacen('"', "", 1).replacen('=', "=\"", 1));
+    assert!(!ok);
+    assert!(
+        said.contains("\"/etc/healthport/typo.conf is missing or sets no HEALTHPORT_OPTS\""),
+        "{said}"
+    );
+    assert!(of_unit("RestartPreventExitStatus=").starts_with("64 "));
+    // The file is read later, and what it sets counts.
+    assert_eq!(of_unit("EnvironmentFile="), "-/etc/healthport/%i.conf");
+}
+
+/// Wherever a package or a tar puts it.
+#[test]
+fn it_finds_and_may_execute_the_binary() {
+    assert_eq!(of_unit("ExecStart="), "healthport $HEALTHPORT_OPTS");
+    assert_eq!(
+        of_unit("ExecPaths="),
+        "-/usr/bin/healthport -/usr/local/bin/healthport"
+    );
 }
 
 /// The line of --check-config that starts with `key`, without it.
@@ -259,8 +286,6 @@ fn the_readme_packs_what_is_needed() {
 -rw-r--r-- root/root usr/local/share/man/man8/healthport.8
 ";
     assert_eq!(shell(list), wanted);
-    let binary = of_unit("ExecStart=");
-    assert!(binary.starts_with("/usr/local/bin/healthport "), "{binary}");
     let drop_in = fs::read_to_string(folder.file("target/balancer-only.conf")).unwrap();
     assert!(
         !drop_in.contains("192.0.2."),

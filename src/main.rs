@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
     match command {
         Command::Help => print(&options::help()),
-        Command::Version => print(concat!("healthport ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Version => print(&version()),
         Command::CheckConfig => print(&config.to_string()),
         Command::Once => {
             log(config)?;
@@ -83,6 +83,16 @@ fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// A release says which commit it was built from (systemd/package/build).
+fn version() -> String {
+    let commit = option_env!("HEALTHPORT_COMMIT").map(|commit| format!(" ({commit})"));
+    format!(
+        "healthport {}{}\n",
+        env!("CARGO_PKG_VERSION"),
+        commit.unwrap_or_default()
+    )
 }
 
 fn print(text: &str) -> Result<ExitCode, String> {

@@ -39,6 +39,7 @@ pub fn cargo(args: &[&str]) -> String {
     command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
     // With the caller's flags it would build another binary than the one that ships.
     let command = command.env_remove("RUSTFLAGS").stdin(Stdio::null());
+    let command = command.env_remove("HEALTHPORT_COMMIT");
     let output = command.output().expect("run cargo");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cargo {args:?}: {said}");

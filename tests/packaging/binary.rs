@@ -55,6 +55,8 @@ const PACKAGES: [(&str, &str); 17] = [
     ),
 ];
 
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
 fn readelf(option: &str) -> String {
     let mut command = Command::new("readelf");
     finish(command.args([option, "--wide"]).arg(release())).1
@@ -345,4 +347,37 @@ fn the_run_time_packages_are_these_and_no_others() {
             "not in tests/bench/README.md: {row}; see tests/inside.sh"
         );
     }
+}
+
+/// Rust 1.85 has no let chains. Clippy holds the library's functions against
+/// rust-version, not the syntax.
+#[test]
+fn no_let_chain() {
+    let chain = |text: &str| {
+        let starts = ["if let ", "while let "].map(|start| text.split(start).skip(1));
+        text.contains("&& let ")
+            || starts.into_iter().flatten().any(|condition| {
+                let end = condition.find(['{', ';']).unwrap_or(0);
+                condition[..end].contains("&&")
+            })
+    };
+    assert!(chain("if let Some(one) = two\n    && three {"));
+    assert!(!chain("if let Some(one) = two { three && four }"));
+    let mut folders = vec![format!("{ROOT}/src"), format!("{ROOT}/tests")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            // Fuzz and model are packages of their own, built by newer compilers.
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && !["target", "model", "fuzz"].contains(&name) {
+                folders.push(path.display().to_string());
+            } else if name.ends_with(".rs") && name != "binary.rs" {
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(!chain(&text), "a let chain in {name}");
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 50, "{files} files");
 }

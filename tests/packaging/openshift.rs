@@ -1,5 +1,5 @@
-//! openshift/: the image is built and started with nothing in it but the binary;
-//! the manifests are checked by tests/openshift/check.py.
+//! openshift/: the image is built and started with nothing in it but the binary
+//! and its licences; the manifests are checked by tests/openshift/check.py.
 
 use std::fs;
 use std::path::Path;
@@ -101,11 +101,14 @@ fn the_image_is_the_binary_and_runs_as_nobody() {
     service.ready();
     let image = Image::build();
 
-    let files: Vec<_> = fs::read_dir(image.path("rootfs"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(files, ["healthport"]);
+    let files = |folder: &str| {
+        let entries = fs::read_dir(image.path(folder)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(files("rootfs"), ["healthport", "licenses"]);
+    assert_eq!(files("rootfs/licenses"), ["LICENSE", "THIRD-PARTY"]);
     let user: u32 = image.user.parse().expect("USER is a number");
     assert!(user > 0, "not root");
     assert_eq!(image.inspect("Entrypoint"), "[/healthport]");

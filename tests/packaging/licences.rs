@@ -1,0 +1,96 @@
+//! Everything that is linked into the binary has its notice in THIRD-PARTY, which
+//! goes into every package and the image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::cargo;
+
+const THIRD_PARTY: &str = include_str!("../../systemd/package/THIRD-PARTY");
+
+/// `name version` of each package in the binary, ours aside, and its sources.
+fn packages() -> Vec<(String, PathBuf)> {
+    let tree = cargo(&[
+        "tree",
+        "--locked",
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--no-dedupe",
+        "--format",
+        "{p}",
+    ]);
+    let mut names: Vec<_> = tree
+        .lines()
+        .filter(|line| !line.starts_with("healthport "))
+        .map(|line| line.replace(" v", " "))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let metadata = cargo(&["metadata", "--locked", "--format-version=1"]);
+    let sources = |name: &str| {
+        // The folders of the registry are called name-version.
+        let end = format!("/{}/Cargo.toml\"", name.replace(' ', "-"));
+        let before = &metadata[..metadata.find(&end).expect("in the metadata")];
+        let (_, folder) = before.rsplit_once('"').unwrap();
+        Path::new(folder).join(name.replace(' ', "-"))
+    };
+    names
+        .into_iter()
+        .map(|name| {
+            let folder = sources(&name);
+            (name, folder)
+        })
+        .collect()
+}
+
+/// What is missing for a package in `text`.
+fn missing(text: &str, name: &str, sources: &Path) -> Option<String> {
+    let file = ["LICENSE-MIT", "LICENSE-MIT.txt", "LICENSE"]
+        .map(|file| sources.join(file))
+        .into_iter()
+        .find(|file| file.exists());
+    let Some(file) = file else {
+        return Some(format!("{name} comes without the text of its licence"));
+    };
+    let licence = fs::read_to_string(&file).unwrap();
+    let entry = format!("\n{name}\n\n{}\n", licence.trim_matches('\n'));
+    let is_there = text.contains(&entry);
+    (!is_there).then(|| format!("not in THIRD-PARTY: {name} and the text of {file:?}"))
+}
+
+#[test]
+fn every_package_has_its_text() {
+    let packages = packages();
+    assert_eq!(packages.len(), 16, "{packages:?}");
+    for (name, sources) in &packages {
+        assert_eq!(missing(THIRD_PARTY, name, sources), None);
+        let other = THIRD_PARTY.replace(&format!("\n{name}\n"), "\nanother\n");
+        assert!(missing(&other, name, sources).is_some(), "{name}");
+    }
+    let rule = format!("\n{}\n", "-".repeat(78));
+    let entries = THIRD_PARTY.matches(&rule).count();
+    assert_eq!(entries, packages.len(), "one that is gone is left");
+}
+
+/// What the LGPL wants said of a library that is linked statically.
+#[test]
+fn the_c_library_has_its_notice_and_its_licence() {
+    for sentence in [
+        "The GNU C Library is used in this program",
+        "covered by the GNU Lesser General Public License, version 2.1",
+        "\n    cargo build --release --locked\n",
+        "GNU LESSER GENERAL PUBLIC LICENSE\n                       Version 2.1, February 1999",
+        "6. As an exception to the Sections above",
+        "Copyright (c) The Rust Project Developers",
+    ] {
+        assert!(THIRD_PARTY.contains(sentence), "{sentence}");
+    }
+}
+
+#[test]
+fn the_image_has_them_too() {
+    let image = include_str!("../../openshift/Containerfile");
+    assert!(image.contains("\nCOPY LICENSE systemd/package/THIRD-PARTY /licenses/\n"));
+}

@@ -176,7 +176,7 @@ fn every_wrong_value_is_named() {
         for value in values.split('|') {
             let value_shown = format!("{value:?}");
             let parts = [*option, &value_shown, allowed];
-            is_usage_error(&[option, value], &parts);
+            is_usage_error(&[*option, value], &parts);
             is_usage_error(&[format!("{option}={value}")], &parts);
         }
     }

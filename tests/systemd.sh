@@ -5,27 +5,34 @@
 #
 # usage: tests/systemd.sh [CHECKOUT]     as root, on a scratch host
 #
-# CHECKOUT (by default the one this script is in) must hold man,
-# systemd and the binary that is to be tried, target/release/healthport. The host
-# needs systemd as PID 1, python3, iproute2, nftables and procps: Debian 13 or
-# later, or RHEL 9. It takes about three minutes and leaves the host as it was.
+# CHECKOUT (by default the one this script is in) must hold systemd/README.md and,
+# made by tests/packages.sh, target/dist and target/next. The host needs systemd as
+# PID 1, dpkg, rpm, python3, iproute2, nftables and procps: Debian 13 or later. It
+# takes about five minutes and leaves the host as it was.
 set -u
 checkout=$(readlink -f "${1:-$(dirname "$0")/..}")
-binary=/usr/local/bin/healthport
+binary=/usr/bin/healthport
 
 refuse() { echo "tests/systemd.sh: $*" >&2; exit 2; }
 [[ $EUID = 0 ]] || refuse "must run as root"
 [[ $(</proc/1/comm) = systemd && -d /run/systemd/system ]] ||
   refuse "PID 1 is $(</proc/1/comm), not systemd: run it on a scratch host or in a VM"
-for tool in python3:python3 ip:iproute2 nft:nftables pgrep:procps; do
+for tool in dpkg:dpkg rpm:rpm python3:python3 ip:iproute2 nft:nftables pgrep:procps; do
   command -v "${tool%:*}" >/dev/null || refuse "${tool%:*} is missing, first: apt-get install ${tool#*:}"
 done
-for file in systemd/README.md man/healthport.8 systemd/healthport@.service target/release/healthport; do
-  [[ -e $checkout/$file ]] || refuse "$checkout/$file is missing (cargo build --release --locked makes the binary)"
+debs=("$checkout"/target/dist/healthport_*_"$(dpkg --print-architecture)".deb)
+next_rpms=("$checkout"/target/next/healthport-*."$(uname -m)".rpm)
+for file in "$checkout/systemd/README.md" "${debs[0]}" "${next_rpms[0]}"; do
+  [[ -e $file ]] || refuse "$file is missing (tests/packages.sh makes the packages)"
 done
-for path in $binary /etc/healthport /etc/systemd/system/healthport@.service; do
+deb=${debs[0]} next_rpm=${next_rpms[0]}
+version=${deb##*/healthport_} version=${version%%-*}
+for path in $binary /usr/local/bin/healthport /etc/healthport /etc/systemd/system/healthport@.service; do
   [[ ! -e $path ]] || refuse "$path is there already: this is not a scratch host"
 done
+
+! grep -qs '^path-exclude.*/usr/share/doc' /etc/dpkg/dpkg.cfg.d/* ||
+  refuse "dpkg is told to leave out /usr/share/doc, see /etc/dpkg/dpkg.cfg.d"
 
 tmp=$(mktemp -d)
 declare -i good=0 bad=0
@@ -128,8 +135,10 @@ cleanup() {
   kill ${service:+"$service"} ${watcher:+"$watcher"} 2>/dev/null
   systemctl stop 'healthport@*'
   systemctl disable -q healthport@.service
-  rm -rf "$tmp" $binary /usr/local/share/man/man8/healthport.8 /etc/healthport /etc/systemd/system/healthport@* \
-    /etc/sysctl.d/50-healthport.conf
+  dpkg -P healthport
+  command rpm --nodeps -e healthport
+  rm -rf "$tmp" /usr/local/bin/healthport /usr/local/share/man/man8/healthport.8.gz /usr/local/share/doc/healthport \
+    /etc/healthport /etc/systemd/system/healthport@* /etc/sysctl.d/50-healthport.conf
   sysctl -q -w "$reserved=$reserved_before"
   nft delete table inet healthport
   ip netns delete switch
@@ -140,28 +149,50 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-# The code block number N of systemd/README.md.
+# The code block under a heading of systemd/README.md: block HEADING [NUMBER]
 block() {
-  awk -v wanted="$1" '/^```/ { inside = !inside; number += inside; next } inside && number == wanted' \
+  awk -v heading="$1" -v wanted="${2:-1}" '/^##+ / { sub(/^#+ /, ""); here = $0 == heading; number = 0 }
+    here && /^```/ { inside = !inside; number += inside; next } here && inside && number == wanted' \
     "$checkout/systemd/README.md"
 }
-# Runs such commands as they stand, with this host as the far end of ssh.
-play() {
-  # shellcheck disable=SC2016 # $2 is for the inner shell
-  if bash -euo pipefail -c 'sudo() { "$@"; }; cat() { echo node; }; ssh() { bash -c "$2"; }'"
-    $2" 2>"$tmp/said"; then ok "$1, by the README's commands"; else not_ok "$1, by the README's commands: $(<"$tmp/said")"; fi
+# Runs such commands as they stand. On Debian rpm knows of no /bin/sh.
+as_root='sudo() { "$@"; }; rpm() { command rpm --nodeps "$@"; };'
+play() { # play WHAT COMMANDS
+  # shellcheck disable=SC2016 # $as_root is for the inner shell
+  if bash -euo pipefail -c "$as_root $2" >"$tmp/said" 2>&1; then
+    ok "$1, by the README's commands"
+  else
+    not_ok "$1, by the README's commands: $(<"$tmp/said")"
+  fi
+}
+# The package again, with another version and, if a file is given, another binary:
+# another VERSION [BINARY]
+another() {
+  rm -rf "$tmp/deb"
+  dpkg-deb --raw-extract "$deb" "$tmp/deb"
+  sed -i "s/^Version: .*/Version: $1-1/" "$tmp/deb/DEBIAN/control"
+  sed -i "s/${version//./\\.} /$1 /g" "$tmp/deb/usr/bin/healthport"
+  echo "# by $1" >>"$tmp/deb/etc/healthport/router.conf"
+  [[ ! ${2-} ]] || cp "$2" "$tmp/deb/usr/bin/healthport"
+  dpkg-deb --root-owner-group --build -Znone "$tmp/deb" "$tmp/$1.deb" >/dev/null
+}
+# What of healthport is on the host, its own changes aside: nothing is the rule.
+left() {
+  find /etc /usr /run/systemd -name '*healthport*' -not -path "$checkout/*" 2>/dev/null
+  pgrep -x healthport
 }
 
-echo "# $(uname -r), $(systemctl --version | head -n 1), $($binary --version 2>/dev/null || "$checkout/target/release/healthport" --version)"
+echo "# $(uname -r), $(systemctl --version | head -n 1), $(dpkg-deb -f "$deb" Package Version Architecture | tr '\n' ' ')"
 
 ### Installation, by the README ###############################################
-cd "$checkout" || exit 2
+mkdir "$tmp/dist" && cp "$checkout"/target/dist/* "$tmp/dist" && cd "$tmp/dist" || exit 2
 answer 200
 serve
-is "the README installs with this many commands, the build included" \
-  "$(block 1 | grep -c '^[a-z]')" '[1-6]'
-play "installed" "$(block 1 | grep -v '^cargo ')"
-play "installed once more, on a node of twenty" "$(block 2)"
+play "installed" "$(block 'A package' | head -n 1)"
+is "installed, it says" "$(grep 'to start it' "$tmp/said")" "*: systemctl enable --now healthport@router"
+is "installed only: enabled, active" \
+  "$(systemctl is-enabled healthport@router), $(systemctl is-active healthport@router)" "disabled, inactive"
+play "started" "$(block 'A package' | tail -n 1)"
 ((bad == 0)) || exit 1
 is "the kernel keeps these ports from outgoing connections" "$(sysctl -n $reserved)" 1936,6080,18890-18999,22624
 becomes "healthport@router is active" active systemctl is-active healthport@router
@@ -171,14 +202,18 @@ is "enabled for the next boot" "$(systemctl is-enabled healthport@router)" enabl
 is "systemd-analyze verify says" "<$(systemd-analyze verify --man=no healthport@router.service 2>&1)>" "<>"
 is "exposure by this systemd, at most 1.1" \
   "$(systemd-analyze security --no-pager --threshold=11 healthport@router >"$tmp/exposure" && grep -o 'level for.*' "$tmp/exposure")" "*[01].[0-9]*"
+check() { bash -c "$as_root $(block Configure 2)" 2>&1; }
+is "a file is checked before a restart" "$(check)" "*listen *0.0.0.0:18898*drain-file */etc/healthport/router.drain*"
+sed -i 's/--drain/--drian/' /etc/healthport/router.conf
+is "a file with a mistake is checked" "$(check) $?" "healthport: unknown option '--drian-file'*64"
 systemctl stop healthport@router
 
 ### Defaults, state in words, who it is ########################################
-rm /etc/healthport/router.conf
+conf router ""
 kill $service
 wait $service 2>/dev/null
 systemctl start healthport@router
-is "starts on its defaults, no configuration file, no service" "$(systemctl is-active healthport@router)" active
+is "starts on its defaults, no service" "$(systemctl is-active healthport@router)" active
 is "the port" "$(port)" refused
 becomes "systemctl status" "\"port closed: cannot connect to 127.0.0.1:1936: Connection refused (os error 111)\"" status router
 serve
@@ -190,7 +225,6 @@ is "its memory is locked, in KiB" "$(awk '/^VmLck:/ { print $2 }' "/proc/$(pid r
 is "memory in bytes and tasks, of 33554432 and 128" "$(property router MemoryCurrent) $(property router TasksCurrent)" "[1-9]* 2"
 
 ### The port follows the health endpoint, one line per change ################
-conf router ""
 systemctl restart healthport@router
 becomes "the port" open port
 kill $service
@@ -268,6 +302,8 @@ for client in switch:10.0.0.11 stranger:10.0.0.66; do
   ip -n "$name" link set eth0 up
 done
 from() { connect 10.0.0.1 18898 ip netns exec "$1"; }
+becomes "without a firewall: a stranger finds the port" open from stranger
+play "only the balancers let in" "$(block 'Let only the balancers in')"
 becomes "balancer-only.conf: the balancer finds the port" open from switch
 is "balancer-only.conf: a stranger finds it" "$(from stranger)" silent
 answer 500
@@ -342,21 +378,50 @@ becomes "the port" open port
 sleep 0.5
 is "SIGKILL: the switch would see" "$(watched)" "open * ms, closed * ms, open"
 
+echo "# mine" >>/etc/healthport/router.conf
 times=''
-for _ in 1 2 3 4 5; do
+for number in 1 2 3 4 5; do
+  another "0.9.$number"
   watch 0.005
-  play "upgraded" "$(block 4)"
+  play "upgraded" "dpkg --force-confold -i '$tmp/0.9.$number.deb'"
   becomes "the port" open port
   sleep 0.5
   times+=" $(closed_for "$(watched)")"
 done
 is "upgrade: the port was closed for so many ms, five times" "$times" " [0-9]* [0-9]* [0-9]* [0-9]* [0-9]*"
+is "the journal has the new version" "$(said router " probes ")" "*0.9.5*"
+is "an edited file outlives it" "$(tail -n 1 /etc/healthport/router.conf)" "# mine"
+
+### Roll-out ###################################################################
+# This host is both nodes.
+mkdir "$tmp/bin"
+# shellcheck disable=SC2016 # for the file
+printf '#!/bin/bash\necho "$1" >>%q\nexec bash -c "$2"\n' "$tmp/touched" >"$tmp/bin/ssh"
+chmod +x "$tmp/bin/ssh"
+block "Roll out to many nodes" >"$tmp/roll-out"
+printf 'one\ntwo\n' >nodes
+roll_out() { # roll_out PACKAGE: the exit status and the nodes that were touched
+  rm -f "$tmp/touched"
+  PATH=$tmp/bin:$PATH bash "$tmp/roll-out" "$1" >"$tmp/said" 2>&1
+  echo "$? $(sort -u "$tmp/touched" | tr '\n' ' ')"
+}
+another 0.9.6
+is "roll-out: exit status, nodes touched" "$(roll_out "$tmp/0.9.6.deb")" "0 root@one root@two "
+is "the port" "$(port)" open
+echo '#!/nowhere' >"$tmp/broken"
+another 0.9.7 "$tmp/broken"
+is "roll-out of a broken binary: exit status, nodes touched" "$(roll_out "$tmp/0.9.7.deb")" "1 root@one "
+is "it says" "$(grep -A9 'not what it was' "$tmp/said" | tr '\n' ' ')" "one is not what it was; before: *0.0.0.0:18898 now: *"
+dpkg --force-confold -i "$tmp/0.9.6.deb" >/dev/null 2>&1
+systemctl restart healthport@router
+becomes "the version before again: the port" open port
 
 before=$(milliseconds)
 systemctl stop --no-block healthport@router
 until [[ $(port) = refused ]]; do :; done
+# Of TimeoutStopSec=2s.
 took=$(($(milliseconds) - before))
-if ((took < 1000)); then ok "stop closes the port within $took ms"; else not_ok "stop closes the port only after $took ms"; fi
+if ((took < 2000)); then ok "stop closes the port within $took ms"; else not_ok "stop closes the port only after $took ms"; fi
 becomes "stop: the unit" inactive systemctl is-active healthport@router
 is "the last line" "$(said router ": port closed, stopping; it was: ")" "*SIGTERM: port closed, stopping; it was: *"
 left=$(pgrep -x healthport; find /run /var/lib /var/cache /var/tmp /tmp /sys/fs/cgroup -name '*healthport@router*' 2>/dev/null; getent passwd healthport)
@@ -375,14 +440,13 @@ conf usage "--timeout 3"
 failed usage "a usage error" 'healthport: --timeout "3" is not allowed: it takes a number with its unit*'
 is "journalctl -p err of a usage error" "$(errors usage | grep -F 'healthport: ')" 'healthport: --timeout "3" is not allowed*'
 echo 'HEALTHPORT OPTS=--timeout 3s' >/etc/healthport/garbage.conf
-systemctl start healthport@garbage
-becomes "a wrong name in the .conf: the journal" "*Ignoring invalid environment assignment 'HEALTHPORT OPTS=*" said garbage Ignoring
-becomes "a wrong name in the .conf: the defaults hold" "*timeout 3s*" said garbage " probes "
-systemctl stop healthport@garbage
+failed garbage "a mistyped variable" 'healthport: *"/etc/healthport/garbage.conf is missing or sets no HEALTHPORT_OPTS"*'
+failed ruoter "a mistyped instance" 'healthport: *"/etc/healthport/ruoter.conf is missing or sets no HEALTHPORT_OPTS"*'
 conf words "--header Host: a"
 failed words "words that want quotes" 'healthport: *'
 mv $binary "$tmp/healthport"
-failed missing "a missing binary" "*$binary*No such file or directory*"
+conf missing "--listen 0.0.0.0:18901"
+failed missing "a missing binary" "*xecutable*healthport*No such file or directory*"
 mv "$tmp/healthport" $binary
 systemctl start healthport@missing
 becomes "the binary is back: the unit" active systemctl is-active healthport@missing
@@ -406,10 +470,50 @@ is "and with sync(2) added to the list: result, status" "$(filtered)" "success 0
 ### Removal, by the README #####################################################
 rm -r /etc/systemd/system/healthport@{outside,filter}.service.d
 systemctl start healthport@router
-play "removed" "$(block 5)"
+dpkg -r healthport >/dev/null 2>&1
+becomes "dpkg -r: the port" refused port
+is "the edited file is still there" "$(tail -n 1 /etc/healthport/router.conf)" "# mine"
+dpkg -i "$tmp/0.9.6.deb" >"$tmp/said" 2>&1
+is "installed again: enabled, active" \
+  "$(systemctl is-enabled healthport@router), $(systemctl is-active healthport@router)" "disabled, inactive"
+systemctl enable -q --now healthport@router
+becomes "and started: the port" open port
+play "purged" "$(block Remove)"
 becomes "the port" refused port
-left=$(find /etc /usr/local /run/systemd -name '*healthport*')
-is "left behind" "<$left>" "<>"
+is "left behind" "<$(left)>" "<>"
+
+### The tar, and a package over it #############################################
+play "installed from the tar" "$(block 'The tar')"
+becomes "the port" open port
+play "upgraded from the tar" "$(block Upgrade)"
+becomes "the port" open port
+dpkg -i "$deb" >"$tmp/said" 2>&1
+is "a package over it names" "$(grep -o '/[^,]*, not of this package' "$tmp/said" | tr '\n' ' ')" \
+  "/usr/local/bin/healthport, not of this package /etc/systemd/system/healthport@.service, not of this package "
+dpkg -P healthport >/dev/null 2>&1
+play "the tar's removed" "$(block Remove 2)"
+is "left behind" "<$(left)>" "<>"
+
+### The rpm ####################################################################
+play "installed" "$(block 'A package' 2 | head -n 1)"
+is "installed only: enabled, active" \
+  "$(systemctl is-enabled healthport@router), $(systemctl is-active healthport@router)" "disabled, inactive"
+play "started" "$(block 'A package' 2 | tail -n 1)"
+becomes "the port" open port
+echo "# mine" >>/etc/healthport/router.conf
+started=$(property router ActiveEnterTimestampMonotonic)
+watch 0.005
+play "upgraded" "rpm -U '$next_rpm'"
+becomes "the port" open port
+sleep 0.5
+is "upgrade: the switch would see" "$(watched)" "open * ms, closed * ms, open"
+is "it was restarted" "$(($(property router ActiveEnterTimestampMonotonic) > started))" 1
+is "the edited file is still there" "$(tail -n 1 /etc/healthport/router.conf)" "# mine"
+is "the package verifies, the edited file aside" "$(bash -c "$as_root rpm -V healthport" | grep -v '  c /etc/healthport/router.conf')" ""
+play "removed" "rpm -e healthport"
+becomes "the port" refused port
+is "left behind" "$(left | tr '\n' ' ')" "/etc/healthport "
+rm -r /etc/healthport
 is "system calls that the filter killed, the test's own aside" \
   "$(journalctl -o cat --no-pager -u 'healthport@*' | grep -c 'status=31/SYS')" 1
 

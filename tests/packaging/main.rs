@@ -7,5 +7,6 @@ mod binary;
 mod common;
 mod licences;
 mod openshift;
+mod packages;
 mod reproducible;
 mod systemd;

@@ -1,6 +1,6 @@
 //! The same source gives the same bytes, so that whoever trusts the source can
 //! trust the binary on a node. Built twice, in two folders, with two homes of
-//! cargo's packages, by the README's command.
+//! cargo's packages, by the commands of systemd/package/build.
 
 use std::env;
 use std::fs;
@@ -11,13 +11,21 @@ use std::process::Command;
 use crate::common::Folder;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const COMMIT: &str = "0123456789ab";
 
-/// The README's command for a build whose bytes can be compared.
-fn build_command() -> String {
-    let readme = fs::read_to_string(Path::new(ROOT).join("systemd/README.md")).unwrap();
-    let mut lines = readme.lines();
-    let line = lines.find(|line| line.starts_with("cargo build") && line.contains("remap-path"));
-    line.expect("the README has no such command").to_string()
+/// The lines of systemd/package/build that make the binary.
+fn build_commands() -> String {
+    let build = fs::read_to_string(Path::new(ROOT).join("systemd/package/build")).unwrap();
+    let line = |start: &str| {
+        let found = build
+            .lines()
+            .find(|line| line.trim_start().starts_with(start));
+        found
+            .unwrap_or_else(|| panic!("no {start} in build"))
+            .trim()
+            .to_string()
+    };
+    format!("{}\n{}", line("remap="), line("cargo auditable build "))
 }
 
 /// Copies the checkout to `folder` and builds it there, with `home` as CARGO_HOME.
@@ -25,27 +33,30 @@ fn build(folder: &Path, home: &Path) -> Vec<u8> {
     fs::create_dir_all(folder).unwrap();
     let script = format!(
         "tar -C '{ROOT}' --exclude=./target --exclude=./.git -c . | tar -x\n\
-        exec timeout 300 {} --offline --quiet",
-        build_command()
+        PATH='{ROOT}/target/tools/bin':$PATH\n\
+        target=$(rustc -vV | sed -n 's/^host: //p')\n\
+        {} --offline --quiet\n\
+        cp target/$target/release/healthport .",
+        build_commands()
     );
     let output = Command::new("sh")
         .args(["-euc", &script])
         .current_dir(folder)
         .env("CARGO_HOME", home)
+        .env("HEALTHPORT_COMMIT", COMMIT)
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTFLAGS")
         .output()
         .unwrap();
     assert!(
         output.status.success(),
-        "in {folder:?}: {}",
+        "in {folder:?}: {} (tests/run installs what is missing)",
         String::from_utf8_lossy(&output.stderr)
     );
-    fs::read(folder.join("target/release/healthport")).unwrap()
+    fs::read(folder.join("healthport")).unwrap()
 }
 
-fn contains(bytes: &[u8], text: &Path) -> bool {
-    let text = text.as_os_str().as_encoded_bytes();
+fn contains(bytes: &[u8], text: &[u8]) -> bool {
     bytes.windows(text.len()).any(|window| window == text)
 }
 
@@ -66,6 +77,17 @@ fn two_folders_give_the_same_bytes() {
     assert!(one == two, "they differ from byte {difference:?}");
     // Nor does it tell where it was built.
     for path in [base.path(), &home, &other_home] {
-        assert!(!contains(&one, path), "{path:?} is in the binary");
+        let path = path.as_os_str().as_encoded_bytes();
+        assert!(
+            !contains(&one, path),
+            "the builder's paths are in the binary"
+        );
     }
+    // The list of its packages, for scanners, and what it was built from.
+    assert!(contains(&one, b"\0.dep-v0\0"), "no audit data");
+    let version = Command::new(base.file("one/healthport"))
+        .arg("--version")
+        .output();
+    let expected = format!("healthport {} ({COMMIT})\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8_lossy(&version.unwrap().stdout), expected);
 }

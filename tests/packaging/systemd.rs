@@ -1,6 +1,6 @@
 //! What is installed with the binary, without a host to install it on: the unit
-//! is clean and confined, the options are accepted, the numbers agree, and the
-//! README packs what the unit wants. `tests/systemd.sh` tries it for real.
+//! is clean and confined, the options are accepted, the numbers agree.
+//! `tests/systemd.sh` tries it for real.
 
 use std::fs;
 use std::path::Path;
@@ -239,56 +239,4 @@ fn nftables_takes_the_rules() {
     assert_eq!(nft(&rules), (true, String::new()));
     fs::write(&rules, read("systemd/healthport.nft") + "nonsense\n").unwrap();
     assert!(!nft(&rules).0, "it does not even see nonsense");
-}
-
-/// The README's commands pack everything where the unit and the man page want
-/// it, readable for everybody and owned by root.
-#[test]
-fn the_readme_packs_what_is_needed() {
-    let readme = read("systemd/README.md");
-    let block = readme.split("```").nth(1).unwrap();
-    let commands: Vec<_> = block
-        .lines()
-        .skip(1)
-        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
-        .collect();
-    assert!(commands.len() <= 6, "more than six commands: {commands:?}");
-    assert!(commands[0].starts_with("cargo build "), "{commands:?}");
-    let (_, pack) = block.split_once(commands[0]).unwrap();
-    let (pack, unpack) = pack.split_once("sudo ").unwrap();
-    assert!(unpack.starts_with("tar -xzf target/healthport.tgz -C /\n"));
-
-    // In a copy, whose modes are those of a checkout with a strict umask.
-    let folder = Folder::new();
-    let shell = |script: &str| {
-        let mut command = Command::new("sh");
-        let command = command.args(["-euc", script]).current_dir(folder.path());
-        let (ok, said) = tool(command, "");
-        assert!(ok, "{script}: {said}");
-        said
-    };
-    shell(&format!(
-        "cp -r '{root}/systemd' '{root}/man' . && mkdir -p target/release &&
-        cp '{BINARY}' target/release/healthport && chmod -R go-rwx .",
-        root = env!("CARGO_MANIFEST_DIR")
-    ));
-    shell(pack);
-    let list = "tar -tvzf target/healthport.tgz | awk '{ print $1, $2, $NF }' | LC_ALL=C sort -k 3";
-    let wanted = "\
--rw-r--r-- root/root etc/healthport/api.conf
--rw-r--r-- root/root etc/healthport/healthport.nft
--rw-r--r-- root/root etc/healthport/mcs.conf
--rw-r--r-- root/root etc/healthport/router.conf
--rw-r--r-- root/root etc/sysctl.d/50-healthport.conf
--rw-r--r-- root/root etc/systemd/system/healthport@.service
--rw-r--r-- root/root etc/systemd/system/healthport@.service.d/balancer-only.conf
--rwxr-xr-x root/root usr/local/bin/healthport
--rw-r--r-- root/root usr/local/share/man/man8/healthport.8
-";
-    assert_eq!(shell(list), wanted);
-    let drop_in = fs::read_to_string(folder.file("target/balancer-only.conf")).unwrap();
-    assert!(
-        !drop_in.contains("192.0.2."),
-        "an example address is left: {drop_in}"
-    );
 }

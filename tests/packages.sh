@@ -1,0 +1,55 @@
+#!/bin/sh
+# Makes a release twice, in two folders, and compares the bytes; holds what is in the
+# packages against the lists in Cargo.toml; asks lintian and rpmlint. Leaves the release
+# in target/dist, and in target/next an .rpm of another version, for tests/systemd.sh.
+# For the commit, not for what is not committed. Takes two release builds, and the
+# first time the tools of systemd/package/build, ten minutes.
+# Needs: apt-get install dpkg-dev lintian rpm rpmlint
+set -eu
+cd "$(dirname "$0")/.."
+fail() { echo "tests/packages.sh: $*" >&2; exit 1; }
+work=$PWD/target/packages
+rm -rf "$work" target/dist target/next
+mkdir -p "$work" target/tools target/next
+
+for folder in one two/of/another/length; do
+  git clone --quiet . "$work/$folder"
+  mkdir "$work/$folder/target"
+  ln -s "$PWD/target/tools" "$work/$folder/target/tools"
+  "$work/$folder/systemd/package/build"
+done
+cmp "$work/one/target/dist/SHA256SUMS" "$work/two/of/another/length/target/dist/SHA256SUMS"
+cp -r "$work/one/target/dist" target/dist
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+(cd "$work/one" && PATH=$PWD/target/tools/bin:$PATH cargo generate-rpm --target "$(rustc -vV | sed -n 's/^host: //p')" \
+  --set-metadata "version = \"$version.1\"" --output "$OLDPWD/target/next")
+
+# Mode, owner and place of each file, by the list in Cargo.toml.
+listed=$(sed -n '/^\[package.metadata.deb]/,/^]/s/^  \[".*", "\(.*\)", "\(.*\)"],$/\2 \1/p' Cargo.toml)
+options=$(echo "$listed" | sed -n 's,^644 etc/,/etc/,p' | sort)
+# holds PACKAGE OWNER [ADDED]: compares the lines "-rw-r--r-- owner place" that it reads.
+holds() {
+  grep -v '^d' | sed 's/^-rwxr-xr-x/755/; s/^-rw-r--r--/644/' | sort >"$work/seen"
+  printf '%s\n%s\n' "$listed" "$3" | sed "s, , $2 ," | sort | diff - "$work/seen" || fail "not what $1 should hold"
+}
+cd target/dist
+sha256sum --check --quiet SHA256SUMS
+for deb in *.deb; do
+  dpkg-deb -c "$deb" | awk '{ sub(/^\.\//, "", $NF); print $1, $2, $NF }' |
+    holds "$deb" 0/0 '644 usr/share/doc/healthport/changelog.Debian.gz
+644 usr/share/doc/healthport/copyright'
+  [ "$(dpkg-deb -I "$deb" conffiles | sort)" = "$options" ] || fail "the conffiles of $deb"
+  lintian --fail-on error,warning --suppress-tags-from-file ../../systemd/package/lintian "$deb"
+done
+for rpm in *.rpm; do
+  rpm -qp --qf '[%{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILENAMES}\n]' "$rpm" |
+    sed 's, /, ,' | holds "$rpm" root/root '644 usr/share/licenses/healthport/LICENSE'
+  [ "$(rpm -qpc "$rpm" | sort)" = "$options" ] || fail "the configuration files of $rpm"
+done
+rpmlint --config ../../systemd/package/rpmlint.toml ./*.rpm
+for tar in *.tar.gz; do
+  tar -tvzf "$tar" | awk '{ print $1, $2, $NF }' |
+    sed 's, etc/sysctl.d/, usr/lib/sysctl.d/,; s, etc/systemd/, usr/lib/systemd/,; s, usr/local/, usr/,' |
+    holds "$tar" 0/0 '644 usr/share/doc/healthport/LICENSE'
+done
+echo "tests/packages.sh: ok: $(ls)"

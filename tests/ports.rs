@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{PATIENCE, eventually, is_open, own_address, proc};
 use healthport::ports::{Ports, State};
 
-/// A lease that never runs out, not even on a busy machine.
+/// A lease that never expires, not even on a busy machine.
 const LONG: Duration = Duration::MAX;
 
 /// The tests count the threads and descriptors of this process, so they run one at a time.

@@ -162,7 +162,7 @@ fn a_soak_in_every_answer_under_a_storm() {
     let mut command = Command::new(BINARY);
     command.args(["--url", &service.url(), "--timeout", "1s", "--fall", "1"]);
     command.args(["--listen", &port.to_string(), "--interval", "10ms"]);
-    // This is no test of a machine that stands still for a second.
+    // This is no test of a machine that stalls for a second.
     command.args(["--max-age", "1m"]).stdin(Stdio::null());
     command
         .stderr(File::create(&path).unwrap())
@@ -214,7 +214,7 @@ fn a_soak_in_every_answer_under_a_storm() {
             open = kernel.listens(port);
             let followed = open == (why == GOOD) && log.explains(&lines, before, open, why);
             if !followed {
-                // If this thread stands still for a second on a busy machine, a probe
+                // If this thread stalls for a second on a busy machine, a probe
                 // gives up. Then the log must say so.
                 if let Some((_, reason)) = lines.last().and_then(|line| line.split_once(": ")) {
                     log.reason = reason.to_string();

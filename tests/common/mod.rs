@@ -210,7 +210,7 @@ impl Service {
     /// Waits until the probes stop.
     pub fn is_left_alone(&self) {
         let mut probes = self.connections();
-        eventually("the loop stands still", || {
+        eventually("the loop has stalled", || {
             // On a busy machine 300 ms passed without a probe although the loop ran.
             thread::sleep(Duration::from_millis(800));
             let before = std::mem::replace(&mut probes, self.connections());

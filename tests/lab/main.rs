@@ -35,7 +35,7 @@ use switch::{Line, Watch};
 
 /// A tenth: the switch checks every 200 ms, healthport probes every 100 ms, and a drain
 /// takes 4.5 s. A busy machine alone loses a request only if three checks in a row fail
-/// on all three nodes, or if it stands still for most of the drain.
+/// on all three nodes, or if it stalls for most of the drain.
 const SCALE: Scale = Scale(0.1);
 
 /// Requests per second: enough to see a gap of 10 ms, and a fifth of what two cores can

@@ -51,7 +51,7 @@ fn main() {
     // The smallest story is the core of the lease: explore it without a bound.
     explore("the loop renews, a helper looks", None, || renewals(1));
     explore("the loop renews, two helpers look", bound, || renewals(2));
-    explore("the lease runs out as it is renewed", bound, expiry);
+    explore("the lease expires as it is renewed", bound, expiry);
     explore("the loop opens and closes", bound, openings);
     explore("the helper hangs", bound, hang);
 }
@@ -77,7 +77,7 @@ fn ports(max_age: u64) -> Ports {
 }
 
 /// A renewal in time holds, whatever the helpers saw just before it. And a lease that a
-/// helper has seen run out does not come back without the loop noticing.
+/// helper has seen expire does not come back without the loop noticing.
 fn renewals(helpers: usize) {
     let kernel = Kernel::boot();
     let lease = Arc::new(Lease::new(Duration::from_nanos(MAX_AGE)));
@@ -106,7 +106,7 @@ fn renewals(helpers: usize) {
     }
 }
 
-/// A lease runs out at the very moment at which it is renewed; then the loop stands still
+/// A lease expires at the very moment at which it is renewed; then the loop stalls
 /// for good.
 fn expiry() {
     let kernel = Kernel::boot();
@@ -119,7 +119,7 @@ fn expiry() {
     };
     let before = kernel.now();
     let in_time = ports.renew();
-    assert!(in_time || !kernel.is_open(), "open although it ran out");
+    assert!(in_time || !kernel.is_open(), "open although it has expired");
     let states = ports.set(true);
     ticks.join().unwrap();
     assert!(!kernel.can_be_stolen());

@@ -46,7 +46,7 @@ struct Port {
     /// The loop holds a listener, as `Port::listener` of ports.rs.
     held: bool,
     /// A connect succeeds. The helper closes the port by itself when it dies or when the
-    /// lease has run out.
+    /// lease has expired.
     open: bool,
     dies: Duration,
     /// What the log said last.
@@ -265,7 +265,7 @@ impl<'a> Scripted<'a> {
         self.run_for(time, false);
     }
 
-    /// Now and then the program stands still: nobody reads its log, a disk hangs, the
+    /// Now and then the program stalls: nobody reads its log, a disk hangs, the
     /// machine is busy.
     fn stall(&mut self) {
         if one_in(&mut self.random, self.stalls) {
@@ -284,7 +284,7 @@ impl<'a> Scripted<'a> {
             for port in self.ports.iter().filter(|port| port.open) {
                 next = next.min(port.dies).min(self.lease);
             }
-            // A port that is opened after the lease has run out closes at once.
+            // A port that is opened after the lease has expired closes at once.
             let next = next.max(self.now);
             if !stalled {
                 self.awake += next - self.now;
@@ -429,12 +429,12 @@ impl World for Scripted<'_> {
         drained
     }
 
-    /// As in ports.rs, the lease is over at the very instant at which it runs out.
+    /// As in ports.rs, the lease is over at the very instant at which it expires.
     fn renew(&mut self) -> bool {
         let in_time = self.lease > self.now || !self.ports.iter().any(|port| port.held);
         self.lease = self.now + self.config.max_age();
         if !in_time {
-            assert!(self.stalls > 0, "the lease ran out under a loop that runs");
+            assert!(self.stalls > 0, "the lease expired under a loop that runs");
             self.tally.lapsed += 1;
             for port in &mut self.ports {
                 port.held = false;
@@ -565,7 +565,7 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
         let signs = world.seen.signs_of_life;
         assert!(
             u128::from(signs) <= most,
-            "{signs} signs of life, {most} allowed"
+            "{signs} keep-alives, {most} allowed"
         );
         // It warns exactly if a hang of the service can look like a hang of healthport.
         let longest_pause = watchdog / 4 + config.timeout;

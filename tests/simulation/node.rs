@@ -20,7 +20,7 @@ pub struct Answer {
     /// How long it takes; the probe waits no longer than --timeout.
     pub after: Duration,
     pub good: bool,
-    /// How long healthport then stands still.
+    /// How long healthport then stalls.
     pub stall: Duration,
 }
 
@@ -32,7 +32,7 @@ struct Node<'a, F> {
     life: Range<Duration>,
     answer: F,
     now: Duration,
-    /// The loop holds a listener, whether or not its lease has run out.
+    /// The loop holds a listener, whether or not its lease has expired.
     held: bool,
     lease: Duration,
     /// How often since its last probe the loop has slept for no time at all.
@@ -73,7 +73,7 @@ fn turn(changes: &mut Changes, at: Duration, open: bool) {
 impl<F> Node<'_, F> {
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        // As in ports.rs, the lease is over at the very instant at which it runs out.
+        // As in ports.rs, the lease is over at the very instant at which it expires.
         if self.lease <= self.now {
             turn(&mut self.changes, self.lease, false);
         }
@@ -235,7 +235,7 @@ fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
             ..Config::default()
         };
         // The first probe takes this long. The second is never answered, and healthport
-        // stands still after it. Returns when the port closed, if it did.
+        // stalls after it. Returns when the port closed, if it did.
         let closed = |first: Duration, stall: Duration| {
             let mut probes = 0;
             let changes = port(&config, Duration::ZERO..MINUTE, |_| {

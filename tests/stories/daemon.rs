@@ -747,7 +747,7 @@ fn the_watchdog_is_fed_by_progress_also_in_a_long_sleep() {
             .filter(|datagram| datagram.contains("WATCHDOG=1"))
             .count()
     };
-    eventually("signs of life between two probes", || fed() >= 10);
+    eventually("keep-alives between two probes", || fed() >= 10);
     assert_eq!(service.connections(), 1);
     healthport.signal(Signal::STOP);
     let asleep = fed();

@@ -1,4 +1,4 @@
-//! The lease of the running program: a loop that stands still because nobody reads its
+//! The lease of the running program: a loop that stalls because nobody reads its
 //! log must not leave the port open, whatever the service does meanwhile.
 
 use std::fs::File;

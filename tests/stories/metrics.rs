@@ -465,7 +465,7 @@ fn silent_clients_do_not_make_a_liveness_probe_wait() {
     while Instant::now() < end {
         let start = Instant::now();
         let answered = get(metrics, "/livez").starts_with("HTTP/1.1 200 ");
-        // If this thread stands still between its connect and its request, it is itself
+        // If this thread stalls between its connect and its request, it is itself
         // the client that has been silent longest.
         lost += usize::from(!answered);
         took.push(start.elapsed());
@@ -593,7 +593,7 @@ fn a_stalled_loop_still_answers_and_says_so() {
     let healthport = Healthport::spawn(address, command.stderr(stderr));
     healthport.opens();
     assert!(get(metrics, "/livez").starts_with("HTTP/1.1 200 OK\r\n"));
-    eventually("the loop stands still", || {
+    eventually("the loop has stalled", || {
         get(metrics, "/livez").starts_with("HTTP/1.1 503 ")
     });
     let text = scrape(metrics);

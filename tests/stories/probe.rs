@@ -16,11 +16,11 @@ use healthport::config::Config;
 use healthport::options;
 use healthport::probe::{Outcome, ProbeResult, Prober};
 
-/// The timeout of a probe, unless the test lets it run out, and what a busy machine may
+/// The timeout of a probe, unless the test lets it expire, and what a busy machine may
 /// add to it. Both can be generous, since what they catch is an exchange without end.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const NOISE: Duration = Duration::from_secs(5);
-/// The arguments of a probe whose timeout is to run out.
+/// The arguments of a probe whose timeout is to expire.
 const SHORT: [&str; 2] = ["--timeout", "300ms"];
 
 fn config(args: &[&str]) -> Config {
@@ -611,7 +611,7 @@ fn an_answer_that_waited_too_long_does_not_count() {
     eventually("a request", || asked.load(Ordering::SeqCst) == 1);
     let pid = rustix::process::Pid::from_child(&child);
     kill_process(pid, Signal::STOP).unwrap();
-    thread::sleep(waiting * 2); // the answer comes, the time runs out
+    thread::sleep(waiting * 2); // the answer comes, the time expires
     kill_process(pid, Signal::CONT).unwrap();
     let output = child.wait_with_output().unwrap();
     let line = String::from_utf8(output.stdout).unwrap();

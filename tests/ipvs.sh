@@ -1,0 +1,412 @@
+#!/bin/bash
+# Puts a real layer-4 switch, IPVS with keepalived, before three nodes with the
+# lab's router and healthport, lets things happen to a router under load that
+# never retries, and counts every connection. Prints a table for each experiment,
+# and one line per finding; the exit status is 0 if all are ok.
+#
+# usage: tests/ipvs.sh [--scale X] [EXPERIMENT[:CELL]...]   as root, on a scratch host
+#
+#   checks:EVENT     each check of keepalived, with the settings that we recommend:
+#                    start crash hung drain busy reload rolling
+#   forwarding       direct routing, tunnel, NAT, each with conn_reuse_mode 1 and 3
+#   policies:EVENT   what happens to existing connections: drain crash
+#   closed           all three routers are told to stop at once
+#   half-open        SYN, SYN-ACK, RST, at 1 and 1,000 a second
+#   vrrp             healthport --once as a vrrp_script
+#
+# Without arguments it does them all, at production's times, in about half an hour.
+# --scale 0.2 makes every time a fifth of production's: the router's, healthport's,
+# keepalived's and IPVS's.
+#
+# It needs systemd as PID 1, root, ip_vs, keepalived, HAProxy, ipvsadm, iproute2 and
+# python3, and two binaries of this checkout:
+#
+#   cargo build --locked --release && cargo build --locked --release --test lab
+#
+# Everything happens in network namespaces of its own, and ends with the script.
+set -u
+here=$(readlink -f "$(dirname "$0")")
+target=${here%/tests}/target/release
+healthport=$target/healthport
+
+refuse() { echo "tests/ipvs.sh: $*" >&2; exit 2; }
+scale=1
+if [[ ${1-} = --scale ]]; then
+  scale=${2-}
+  [[ $scale =~ ^(1|0?\.[1-9][0-9]*)$ ]] || refuse "--scale '$scale' is not in 0.1 to 1"
+  shift 2
+fi
+all=(checks:{start,crash,hung,drain,busy,reload,rolling} forwarding:drain policies:{drain,crash}
+  closed half-open vrrp)
+wanted=()
+for word in "${@:-}"; do
+  found=''
+  for cell in "${all[@]}"; do
+    [[ -z $word || $cell = "$word" || ${cell%:*} = "$word" ]] && wanted+=("$cell") found=yes
+  done
+  [[ $found ]] || refuse "'$word' is none of: ${all[*]}"
+done
+
+[[ $EUID = 0 ]] || refuse "must run as root"
+[[ $(</proc/1/comm) = systemd ]] || refuse "PID 1 is $(</proc/1/comm), not systemd: run it on a scratch host or in a VM"
+for tool in python3:python3 ip:iproute2 ipvsadm:ipvsadm keepalived:keepalived haproxy:haproxy setpriv:util-linux; do
+  command -v "${tool%:*}" >/dev/null || refuse "${tool%:*} is missing, first: apt-get install ${tool#*:}"
+done
+for module in ip_vs ip_vs_rr ip_vs_sh ipip; do
+  modprobe $module || refuse "the kernel has no $module"
+done
+# The lab's binary is what starts a router; cargo gives it a name with a hash.
+lab=$(find "$target/deps" -maxdepth 1 -name 'lab-*' -type f -executable -printf '%T@ %p\n' | sort -n | sed -n '$s/.* //p')
+[[ -x $healthport && $lab ]] || refuse "binaries are missing: cargo build --locked --release; cargo build --locked --release --test lab"
+! ip netns list | grep -q '^ipvs-' || refuse "network namespaces ipvs-* are there already: this is not a scratch host"
+
+tmp=$(mktemp -d)
+results=$tmp/results
+: >"$results"
+declare -i good=0 bad=0
+ok() { good+=1; echo "ok - $*"; }
+not_ok() { bad+=1; echo "not ok - $*"; }
+# at_most WHAT SEEN NUMBER, more_than WHAT SEEN NUMBER
+at_most() { if (($2 <= $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected at most $3)"; fi; }
+more_than() { if (($2 > $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected more than $3)"; fi; }
+# A client with few source ports takes them all within 30 s of production.
+rate=10
+calc() { awk "BEGIN { print $1 }"; }
+real() { calc "$1 * $scale"; } # what SECONDS of production are here
+pause() { sleep "$(real "$1")"; }
+at_least() { awk "BEGIN { n = int($1 * $scale + 0.5); print (n > 1 ? n : 1) }"; }
+few=$(at_least $((30 * rate)))
+now() { cut -d ' ' -f 1 /proc/uptime; }
+# until_true SECONDS WHAT COMMAND...: polls; ends the script when it takes longer.
+until_true() {
+  local limit=$1 what=$2 end=$((SECONDS + $1 + 20))
+  shift 2
+  until "$@"; do
+    ((SECONDS < end)) || { echo "tests/ipvs.sh: waited ${limit} s in vain for $what" >&2; exit 1; }
+    sleep 0.1
+  done
+}
+
+### What is started, and its end ##############################################
+# shellcheck disable=SC2329 # the trap calls it
+cleanup() {
+  trap '' INT TERM
+  local name pids
+  for name in $(ip netns list | sed -n 's/^\(ipvs-[a-z0-9]*\).*/\1/p'); do
+    pids=$(ip netns pids "$name")
+    # shellcheck disable=SC2086 # a list
+    [[ -z $pids ]] || kill -9 $pids
+    ip netns delete "$name"
+  done
+  wait
+  rm -rf "$tmp"
+} 2>/dev/null
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+inside() { ip netns exec "ipvs-$1" "${@:2}"; } # inside NAMESPACE COMMAND...
+settings() { inside "$1" sysctl -q -w "${@:2}"; }
+
+# join NAME ADDRESS: a namespace, on the network that all share.
+join() {
+  ip netns add "ipvs-$1"
+  ip -n "ipvs-$1" link set lo up
+  ip link add eth0 netns "ipvs-$1" type veth peer name "$1" netns ipvs-net
+  ip -n ipvs-net link set "$1" master bridge up
+  ip -n "ipvs-$1" address add "$2/24" dev eth0
+  ip -n "ipvs-$1" link set eth0 up
+  # The way back is another than the way there, and the switch sends on what came
+  # in on the same link.
+  settings "$1" net.ipv4.conf.{all,default,eth0}.rp_filter=0 net.ipv4.conf.{all,eth0}.send_redirects=0
+}
+
+# 10.66.0.2 is the client, .3 the service behind the routers, .11 to .13 are the
+# nodes, .101 and more the switches. Switch 1 has the clients 10.101.0.0/24 and the
+# addresses 10.201.0.0/24.
+network() {
+  ip netns add ipvs-net
+  ip -n ipvs-net link add bridge up type bridge
+  join client 10.66.0.2
+  join hello 10.66.0.3
+  local number
+  for number in 1 2 3; do
+    join node$number 10.66.0.1$number
+    # Every address of a switch is the node's own too (direct routing, tunnel), and
+    # nobody hears of it, since no one asks for it on this link.
+    ip -n ipvs-node$number route add local 10.192.0.0/10 dev lo
+    ip -n ipvs-node$number route add 10.64.0.0/10 via 10.66.0.2
+    ip -n ipvs-node$number link set tunl0 up
+    settings node$number net.ipv4.conf.tunl0.rp_filter=0
+  done
+}
+
+# The service behind the routers, and slow downloads.
+hello() {
+  cat >"$tmp/hello.cfg" <<'HAPROXY'
+global
+  nbthread 1
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 10m
+  timeout server 10m
+frontend hello
+  bind 10.66.0.3:18080
+  http-request return status 200 content-type text/plain string "Hello World!\n" unless { path_beg /slow/ }
+  default_backend slow
+backend slow
+  server slow 10.66.0.3:18081
+HAPROXY
+  ip netns exec ipvs-hello haproxy -q -db -f "$tmp/hello.cfg" &
+  ip netns exec ipvs-hello python3 "$here/ipvs/slow.py" 10.66.0.3 18081 &
+}
+
+### Nodes ######################################################################
+routes=22
+declare -a router=()
+start() { # start NODE [SECONDS-OF-THE-API]
+  # Not by a function, so that $! is the router itself.
+  ip netns exec "ipvs-node$1" "$lab" --router "router$1" 0.0.0.0 0 embedded "$routes" "${2:-0}" 0 "$scale" 10.66.0.3:18080 "$tmp" \
+    >"$tmp/router$1.out" &
+  router[$1]=$!
+}
+last_word() { grep -v haproxy "$tmp/router$1.out" | tail -n 1 | cut -d ' ' -f 2; }
+ready() { [[ $(last_word "$1") = READY ]]; }
+haproxy_of() { sed -n 's/.* haproxy //p' "$tmp/router$1.out" | tail -n 1; }
+ended() { ! kill -0 "${router[$1]}" 2>/dev/null; }
+started() { start "$@" && until_true 30 "router $1" ready "$1"; }
+term() { kill -TERM "${router[$1]}"; }
+gone() { until_true 110 "the end of router $1" ended "$1"; }
+kill_router() { # with its HAProxy, as the lab does
+  kill -9 "$(haproxy_of "$1")" "${router[$1]}"
+  wait "${router[$1]}" 2>/dev/null
+}
+nodes() {
+  local number
+  for number in 1 2 3; do
+    start $number
+    inside node$number "$healthport" --interval "$(at_least_ms 1000)" --fast-interval "$(at_least_ms 100)" \
+      --timeout "$(at_least_ms 3000)" 2>"$tmp/healthport$number.log" &
+  done
+  for number in 1 2 3; do until_true 30 "router $number" ready $number; done
+}
+at_least_ms() { awk "BEGIN { n = $1 * $scale; print (n > 10 ? n : 10) \"ms\" }"; }
+# All routers anew with so many routes.
+resize() {
+  [[ $routes != "$1" ]] || return 0
+  routes=$1
+  for number in 1 2 3; do kill_router $number; done
+  for number in 1 2 3; do start $number; done
+  for number in 1 2 3; do until_true 30 "router $number" ready $number; done
+}
+
+### Switches ###################################################################
+declare -a names=() keepalived=()
+# switch NAME DR|TUN|NAT CONN_REUSE_MODE "WORDS" CHECK...: another switch, with an
+# address for each check. WORDS: inhibit; sysctls of net.ipv4.vs as name=value; sh,
+# sh-fallback, persistent; sorry, quorum.
+switch() {
+  local name=$1 method=$2 reuse=$3 words=" $4 " number=$((${#names[@]} + 1)) word check vip=0
+  shift 4
+  names+=("$name")
+  join s$number 10.66.0.$((100 + number))
+  ip -n ipvs-s$number route add local 10.$((200 + number)).0.0/24 dev lo
+  ip -n ipvs-s$number route add 10.$((100 + number)).0.0/24 via 10.66.0.2
+  ip -n ipvs-client route add local 10.$((100 + number)).0.0/24 dev lo
+  ip -n ipvs-client route add 10.$((200 + number)).0.0/24 via 10.66.0.$((100 + number))
+  settings s$number net.ipv4.ip_forward=1 net.ipv4.vs.conn_reuse_mode="$reuse"
+  inside s$number ipvsadm --set "$(at_least 900)" "$(at_least 120)" "$(at_least 300)"
+  local node
+  for node in 1 2 3; do # the way back to these clients: through the switch, or not
+    [[ $method != NAT ]] || ip -n ipvs-node$node route add 10.$((100 + number)).0.0/24 via 10.66.0.$((100 + number))
+  done
+  for word in $words; do
+    [[ $word != *=* ]] || settings s$number net.ipv4.vs."$word"
+  done
+  local conf=$tmp/s$number.conf
+  echo 'global_defs { }' >"$conf"
+  for check in "$@"; do
+    vip=$((vip + 1))
+    {
+      echo "virtual_server 10.$((200 + number)).0.$vip 443 {"
+      echo "  delay_loop $(real 5)"
+      echo "  lvs_method $method"
+      echo "  protocol TCP"
+      echo "  alpha"
+      [[ $words = *' sh '* ]] && echo "  lvs_sched sh" || echo "  lvs_sched rr"
+      [[ $words != *' sh-fallback '* ]] || echo "  sh-fallback"
+      [[ $words != *' persistent '* ]] || echo "  persistence_timeout $(at_least 300)"
+      [[ $words != *' sorry '* ]] || echo "  sorry_server 10.66.0.11 443"
+      [[ $words != *' quorum '* ]] || printf '  quorum 1\n  quorum_down "%s"\n' "$tmp/open.sh 10.$((200 + number)).0.$vip"
+      for node in 1 2 3; do
+        echo "  real_server 10.66.0.1$node 443 {"
+        [[ $words != *' inhibit '* ]] || echo "    inhibit_on_failure"
+        if [[ $check = HTTP ]]; then
+          echo "    HTTP_GET {"
+          echo "      url { path /healthz/ready
+        status_code 200 }"
+          echo "      connect_port 1936"
+        else
+          echo "    TCP_CHECK {"
+          echo "      connect_port $check"
+        fi
+        printf '      connect_timeout %s\n      retry 2\n      delay_before_retry %s\n    }\n  }\n' "$(real 5)" "$(real 5)"
+      done
+      echo "}"
+    } >>"$conf"
+  done
+  ip netns exec ipvs-s$number keepalived --check --dont-fork --log-console --log-detail --use-file "$conf" \
+    --pid "$tmp/s$number.pid" --checkers_pid "$tmp/s$number.check.pid" >"$tmp/s$number.log" 2>&1 &
+  keepalived[number]=$!
+}
+weights() { inside "s$1" ipvsadm -Ln | awk '/->.*:443/ { n += $4 == 1 } END { print n + 0 }'; }
+settled() { (($(weights "$1") == $2)); }
+# All servers of all switches are in use.
+settle() {
+  local number
+  for number in "${!names[@]}"; do
+    until_true 60 "switch ${names[number]}" settled $((number + 1)) "$((3 * $(grep -c '^virtual' "$tmp/s$((number + 1)).conf")))"
+  done
+}
+# Nothing of the last experiment is left but the network and the nodes.
+no_switches() {
+  local number node
+  for number in "${!names[@]}"; do
+    kill "${keepalived[number + 1]}" && wait "${keepalived[number + 1]}"
+    ip netns delete ipvs-s$((number + 1))
+    ip -n ipvs-client route del local 10.$((101 + number)).0.0/24 dev lo
+    ip -n ipvs-client route del 10.$((201 + number)).0.0/24
+    for node in 1 2 3; do ip -n ipvs-node$node route del 10.$((101 + number)).0.0/24; done
+  done 2>/dev/null
+  names=() keepalived=()
+}
+
+### Load #######################################################################
+# load: what is in $tmp/lines.
+load() {
+  rm -f "$tmp/counts"
+  ip netns exec ipvs-client python3 "$here/ipvs/load.py" "$rate" "$(real 5)" <"$tmp/lines" >"$tmp/counts" &
+  loader=$!
+  until_true 20 "the load" test -s "$tmp/counts"
+}
+mark() { kill -USR1 "$loader"; }
+unload() { # unload EXPERIMENT EVENT: adds what it counted to the results
+  kill -TERM "$loader" && wait "$loader"
+  sed -e 1d -e "s/^/$1\t$2\t/" "$tmp/counts" | tee -a "$results" >&2
+}
+# How often a server was taken out, by the log of keepalived, after a line.
+taken_out() { tail -n "+$(($2 + 1))" "$tmp/s$1.log" | grep -cE "(Disabling|Removing) service" ; }
+
+### What happens ###############################################################
+event_start() { mark; started 1 8; pause 20; }
+event_crash() { mark; kill_router 1; pause 30; }
+event_hung() { mark; kill -STOP "$(haproxy_of 1)"; pause 40; kill -CONT "$(haproxy_of 1)"; pause 20; }
+event_drain() { mark; term 1; gone 1; pause 5; started 1; pause 20; }
+event_busy() {
+  # 90 s of one download keep its HAProxy for all the time it is given.
+  inside node1 python3 -c 'import urllib.request
+try: urllib.request.urlopen(urllib.request.Request("http://127.0.0.1/slow/120", headers={"Host": "hello.lab"})).read()
+except OSError: pass' &
+  event_drain
+}
+event_reload() {
+  mark
+  for _ in {1..60}; do
+    kill -HUP "${router[@]}"
+    pause 1
+  done
+}
+event_rolling() {
+  local node
+  mark
+  for node in 1 2 3; do
+    term $node
+    gone $node
+    pause 5
+    started $node
+    pause 30
+  done
+}
+idle() { awk '/^cpu / { print $5 + $6, $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat; }
+# happen EXPERIMENT EVENT: the event, under load.
+happen() {
+  local size=22
+  [[ $2 != reload ]] || size=10000
+  resize $size
+  settle
+  if [[ $2 = start ]]; then # a router that is not there, and every switch knows
+    kill_router 1
+    pause 35
+  fi
+  load
+  idle_before=$(idle)
+  pause 35 # the few source ports have come round
+  "event_$2"
+  echo "# $1 $2: $(echo "$idle_before $(idle)" | awk '{ print int(100 * ($3 - $1) / ($4 - $2)) }') % of the CPU idle" >&2
+  unload "$1" "$2"
+  ended 1 && started 1
+}
+
+### Tables #####################################################################
+# How many were lost in a row of the results, in how many, and how.
+cells() { # cells EXPERIMENT EVENT NAME PORTS: "LOST TOTAL HOW"
+  awk -F '\t' -v row="$1/$2/$3,$4" '$1 "/" $2 "/" $3 == row {
+    how = ""
+    split("wrong refused reset timed-out", words, " ")
+    for (i = 1; i <= 4; i++) if ($(6 + i)) how = how ", " $(6 + i) " " words[i]
+    lost = $4 - $6
+    if (lost) print "**" lost "** of " $4 " (" substr(how, 3) ")"; else print "0 of " $4
+  }' "$results"
+}
+lost() { awk -F '\t' -v row="$1/$2/$3,$4" '$1 "/" $2 "/" $3 == row { n += $4 - $6 } END { print n + 0 }' "$results"; }
+lines() { # lines NAME NUMBER ADDRESS [DOWNLOADS SECONDS]: both loads for an address of a switch
+  echo "$1,many 10.$((100 + $2)).0 10.$((200 + $2)).0.$3:443 0 ${*:4}"
+  echo "$1,few 10.$((100 + $2)).0 10.$((200 + $2)).0.$3:443 $few"
+}
+
+declare -A check_name=([443]="TCP on 443" [1936]="TCP on 1936" [HTTP]="HTTP_GET on 1936" [18898]="TCP on healthport")
+declare -A event_name=([start]="start, the API takes 8 s" [crash]="kill -9" [hung]="hung HAProxy, 40 s"
+  [drain]="drain, idle" [busy]="drain, busy" [reload]="reloads, 10,000 routes, 60 s" [rolling]="rolling update")
+checks() { # checks EVENT...
+  local event check before vip
+  switch "recommended" DR 3 "inhibit" 443 1936 HTTP 18898
+  switch "as it comes" DR 1 "" 443 1936 HTTP 18898
+  for event in "$@"; do
+    vip=0
+    for check in 443 1936 HTTP 18898; do
+      vip=$((vip + 1))
+      lines "recommended/$check" 1 $vip
+      lines "as-it-comes/$check" 2 $vip
+    done >"$tmp/lines"
+    before=$(wc -l <"$tmp/s1.log")
+    happen checks "$event"
+    tail -n "+$((before + 1))" "$tmp/s1.log" >"$tmp/s1.$event.log"
+  done
+  no_switches
+  resize 22
+  echo
+  echo "| Event | Check | Recommended, many ports | few ports | As it comes, many ports | few ports |"
+  echo "|---|---|---:|---:|---:|---:|"
+  for event in "$@"; do
+    local first=${event_name[$event]}
+    for check in 443 1936 HTTP 18898; do
+      echo "| $first | ${check_name[$check]} | $(cells checks "$event" "recommended/$check" many) | $(cells checks "$event" "recommended/$check" few) | $(cells checks "$event" "as-it-comes/$check" many) | $(cells checks "$event" "as-it-comes/$check" few) |"
+      first=''
+    done
+  done
+  echo
+}
+
+echo "# $(uname -r), $(keepalived --version 2>&1 | head -n 1), scale $scale, $(date +%F)"
+network
+hello
+nodes
+for experiment in checks forwarding policies closed half-open vrrp; do
+  events=()
+  for cell in "${wanted[@]}"; do
+    [[ ${cell%:*} != "$experiment" ]] || events+=("${cell#*:}")
+  done
+  ((${#events[@]} == 0)) || "${experiment/-/_}" "${events[@]}"
+done
+echo "# $good ok, $bad not ok, $SECONDS s"
+((bad == 0))

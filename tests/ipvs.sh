@@ -49,7 +49,7 @@ done
 
 [[ $EUID = 0 ]] || refuse "must run as root"
 [[ $(</proc/1/comm) = systemd ]] || refuse "PID 1 is $(</proc/1/comm), not systemd: run it on a scratch host or in a VM"
-for tool in python3:python3 ip:iproute2 ipvsadm:ipvsadm keepalived:keepalived haproxy:haproxy setpriv:util-linux; do
+for tool in python3:python3 curl:curl ip:iproute2 ipvsadm:ipvsadm keepalived:keepalived haproxy:haproxy setpriv:util-linux; do
   command -v "${tool%:*}" >/dev/null || refuse "${tool%:*} is missing, first: apt-get install ${tool#*:}"
 done
 for module in ip_vs ip_vs_rr ip_vs_sh ipip; do
@@ -69,13 +69,10 @@ not_ok() { bad+=1; echo "not ok - $*"; }
 # at_most WHAT SEEN NUMBER, more_than WHAT SEEN NUMBER
 at_most() { if (($2 <= $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected at most $3)"; fi; }
 more_than() { if (($2 > $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected more than $3)"; fi; }
-# A client with few source ports takes them all within 30 s of production.
-rate=10
 calc() { awk "BEGIN { print $1 }"; }
 real() { calc "$1 * $scale"; } # what SECONDS of production are here
 pause() { sleep "$(real "$1")"; }
 at_least() { awk "BEGIN { n = int($1 * $scale + 0.5); print (n > 1 ? n : 1) }"; }
-few=$(at_least $((30 * rate)))
 now() { cut -d ' ' -f 1 /proc/uptime; }
 # until_true SECONDS WHAT COMMAND...: polls; ends the script when it takes longer.
 until_true() {
@@ -224,7 +221,7 @@ switch() {
     [[ $word != *=* ]] || settings s$number net.ipv4.vs."$word"
   done
   local conf=$tmp/s$number.conf
-  echo 'global_defs { }' >"$conf"
+  printf 'global_defs {\n  script_user root\n  enable_script_security\n}\n' >"$conf"
   for check in "$@"; do
     vip=$((vip + 1))
     {
@@ -237,7 +234,7 @@ switch() {
       [[ $words != *' sh-fallback '* ]] || echo "  sh-fallback"
       [[ $words != *' persistent '* ]] || echo "  persistence_timeout $(at_least 300)"
       [[ $words != *' sorry '* ]] || echo "  sorry_server 10.66.0.11 443"
-      [[ $words != *' quorum '* ]] || printf '  quorum 1\n  quorum_down "%s"\n' "$tmp/open.sh 10.$((200 + number)).0.$vip"
+      [[ $words != *' quorum '* ]] || printf '  quorum_%s\n' "down \"$tmp/open.sh down 10.$((200 + number)).0.$vip\"" "up \"$tmp/open.sh up 10.$((200 + number)).0.$vip\""
       for node in 1 2 3; do
         echo "  real_server 10.66.0.1$node 443 {"
         [[ $words != *' inhibit '* ]] || echo "    inhibit_on_failure"
@@ -261,9 +258,11 @@ switch() {
 }
 weights() { inside "s$1" ipvsadm -Ln | awk '/->.*:443/ { n += $4 == 1 } END { print n + 0 }'; }
 settled() { (($(weights "$1") == $2)); }
-# All servers of all switches are in use.
+# All servers of all switches are in use, and all VRRP addresses on node1.
+addresses=()
 settle() {
   local number
+  for number in "${addresses[@]}"; do until_true 60 "VRRP address $number on node1" home "$number"; done
   for number in "${!names[@]}"; do
     until_true 60 "switch ${names[number]}" settled $((number + 1)) "$((3 * $(grep -c '^virtual' "$tmp/s$((number + 1)).conf")))"
   done
@@ -282,6 +281,10 @@ no_switches() {
 }
 
 ### Load #######################################################################
+# share LINES: how many connections a second each line gets, of 100, which is what a
+# VM with one emulated core can do; clients with few source ports take them all
+# within 30 s of production.
+share() { rate=$((100 / $1)) few=$(at_least $((30 * (100 / $1)))); }
 # load: what is in $tmp/lines.
 load() {
   rm -f "$tmp/counts"
@@ -289,7 +292,7 @@ load() {
   loader=$!
   until_true 20 "the load" test -s "$tmp/counts"
 }
-mark() { kill -USR1 "$loader"; }
+mark() { kill -USR1 "$loader" && marked=$(date +%s.%N); }
 unload() { # unload EXPERIMENT EVENT: adds what it counted to the results
   kill -TERM "$loader" && wait "$loader"
   sed -e 1d -e "s/^/$1\t$2\t/" "$tmp/counts" | tee -a "$results" >&2
@@ -308,6 +311,15 @@ event_busy() {
 try: urllib.request.urlopen(urllib.request.Request("http://127.0.0.1/slow/120", headers={"Host": "hello.lab"})).read()
 except OSError: pass' &
   event_drain
+}
+event_all() {
+  mark
+  for node in 1 2 3; do term $node; done
+  for node in 1 2 3; do gone $node; done
+  pause 5
+  for node in 1 2 3; do start $node; done
+  for node in 1 2 3; do until_true 30 "router $node" ready $node; done
+  pause 20
 }
 event_reload() {
   mark
@@ -340,7 +352,9 @@ happen() {
   fi
   load
   idle_before=$(idle)
-  pause 35 # the few source ports have come round
+  pause 30 # the few source ports have come round
+  kill -USR2 "$loader"
+  pause 5
   "event_$2"
   echo "# $1 $2: $(echo "$idle_before $(idle)" | awk '{ print int(100 * ($3 - $1) / ($4 - $2)) }') % of the CPU idle" >&2
   unload "$1" "$2"
@@ -366,11 +380,12 @@ lines() { # lines NAME NUMBER ADDRESS [DOWNLOADS SECONDS]: both loads for an add
 
 declare -A check_name=([443]="TCP on 443" [1936]="TCP on 1936" [HTTP]="HTTP_GET on 1936" [18898]="TCP on healthport")
 declare -A event_name=([start]="start, the API takes 8 s" [crash]="kill -9" [hung]="hung HAProxy, 40 s"
-  [drain]="drain, idle" [busy]="drain, busy" [reload]="reloads, 10,000 routes, 60 s" [rolling]="rolling update")
+  [drain]="drain, idle" [busy]="drain, busy" [all]="all at once" [reload]="reloads, 10,000 routes, 60 s" [rolling]="rolling update")
 checks() { # checks EVENT...
   local event check before vip
   switch "recommended" DR 3 "inhibit" 443 1936 HTTP 18898
   switch "as it comes" DR 1 "" 443 1936 HTTP 18898
+  share 16
   for event in "$@"; do
     vip=0
     for check in 443 1936 HTTP 18898; do
@@ -395,6 +410,269 @@ checks() { # checks EVENT...
     done
   done
   echo
+}
+
+
+# One table of switches that differ in one thing, all with the check on healthport.
+# variants EXPERIMENT EVENT...: the switches are there, with their names.
+variants() {
+  local experiment=$1 event number name
+  shift
+  share $((2 * ${#names[@]}))
+  for event in "$@"; do
+    for number in "${!names[@]}"; do
+      lines "${names[number]// /_}" $((number + 1)) 1 "${downloads:-}"
+    done >"$tmp/lines"
+    happen "$experiment" "$event"
+  done
+  local labels=("${names[@]}")
+  no_switches
+  echo
+  printf '| Switch |'
+  for event in "$@"; do printf ' %s: many ports | few ports |' "${event_name[$event]}"; done
+  [[ ! ${downloads:-} ]] || printf ' downloads that ended well |'
+  printf '\n|---|'
+  for event in "$@"; do printf -- '---:|---:|'; done
+  [[ ! ${downloads:-} ]] || printf -- '---:|'
+  echo
+  for name in "${labels[@]}"; do
+    printf '| %s |' "$name"
+    for event in "$@"; do
+      printf ' %s | %s |' "$(cells "$experiment" "$event" "${name// /_}" many)" "$(cells "$experiment" "$event" "${name// /_}" few)"
+    done
+    [[ ! ${downloads:-} ]] || printf ' %s |' "$(whole "$experiment" "$1" "${name// /_}")"
+    echo
+  done
+  echo
+}
+whole() { awk -F '\t' -v row="$1/$2/$3,many" '$1 "/" $2 "/" $3 == row { print $14 " of " $13 }' "$results"; }
+
+forwarding() {
+  local method reuse
+  for method in DR TUN NAT; do
+    for reuse in 0 1 3; do
+      switch "$method, conn_reuse_mode $reuse" $method $reuse inhibit 18898
+    done
+  done
+  variants forwarding "$@"
+}
+
+# Six downloads for each, two on each node, that begin 5 s before the event and take
+# 60 s: the router lets them end 55 s after it is told to stop.
+policies() {
+  local reuse words
+  local -A policy=(
+    ["1 inhibit_on_failure"]=inhibit
+    ["2 inhibit_on_failure, expire_nodest_conn"]="inhibit expire_nodest_conn=1"
+    ["3 removal"]=""
+    ["4 removal, expire_nodest_conn"]="expire_nodest_conn=1"
+    ["5 sh, inhibit_on_failure"]="sh inhibit"
+    ["6 sh and sh-fallback, inhibit_on_failure"]="sh sh-fallback inhibit"
+    ["7 sh, persistence, inhibit_on_failure"]="sh persistent inhibit"
+    ["8 persistence, inhibit_on_failure, expire_quiescent_template"]="persistent inhibit expire_quiescent_template=1"
+    ["9 sh, persistence, removal"]="sh persistent"
+  )
+  while read -r words; do
+    for reuse in 1 3; do
+      switch "${words#* }, conn_reuse_mode $reuse" DR $reuse "${policy[$words]}" 18898
+    done
+  done < <(printf '%s\n' "${!policy[@]}" | sort)
+  local downloads; downloads="6 $(real 60)"
+  variants policies "$@"
+}
+
+# Every router is told to stop at the same moment.
+closed() {
+  local name number
+  # What keepalived runs when no server is left, and when one is back: all servers
+  # get their weight again, or those that refuse the check lose it.
+  cat >"$tmp/open.sh" <<'SCRIPT'
+#!/bin/bash
+for node in 10.66.0.11 10.66.0.12 10.66.0.13; do
+  weight=1
+  [[ $1 = down ]] || timeout 2 bash -c "exec 3<>/dev/tcp/$node/18898" || weight=0
+  ipvsadm -e -t "$2:443" -r "$node:443" -g -w $weight
+done
+SCRIPT
+  chmod 755 "$tmp/open.sh"
+  switch "IPVS, TCP on 443, inhibit_on_failure" DR 3 inhibit 443
+  switch "IPVS, inhibit_on_failure" DR 3 inhibit 18898
+  switch "IPVS, inhibit_on_failure, sorry_server node1" DR 3 "inhibit sorry" 18898
+  switch "IPVS, removal, sorry_server node1" DR 3 sorry 18898
+  switch "IPVS, inhibit_on_failure, quorum_down and quorum_up scripts" DR 3 "inhibit quorum" 18898
+  proxy "HAProxy" ""
+  proxy "HAProxy, backup without a check, allbackups" "  option allbackups
+  server open1 10.66.0.11:443 backup
+  server open2 10.66.0.12:443 backup
+  server open3 10.66.0.13:443 backup"
+  share ${#names[@]}
+  for number in "${!names[@]}"; do
+    lines "$number" $((number + 1)) 1 | grep many
+  done >"$tmp/lines"
+  happen closed all
+  local labels=("${names[@]}")
+  no_switches
+  echo
+  echo "| Switch | Lost | the first, the last, after SIGTERM |"
+  echo "|---|---:|---:|"
+  for number in "${!labels[@]}"; do
+    echo "| ${labels[number]} | $(cells closed all "$number" many) | $(times closed all "$number" many) |"
+  done
+  echo
+}
+times() {
+  awk -F '\t' -v row="$1/$2/$3,$4" -v scale="$scale" '$1 "/" $2 "/" $3 == row {
+    if ($11 == "-") print "-"; else printf "%.0f s, %.0f s\n", $11 / scale, $12 / scale }' "$results"
+}
+# proxy NAME LINES: HAProxy in the place of IPVS, at layer 4, without a second try.
+proxy() {
+  local number=$((${#names[@]} + 1))
+  names+=("$1")
+  join s$number 10.66.0.$((100 + number))
+  ip -n ipvs-s$number route add local 10.$((200 + number)).0.0/24 dev lo
+  ip -n ipvs-s$number route add 10.$((100 + number)).0.0/24 via 10.66.0.2
+  ip -n ipvs-client route add local 10.$((100 + number)).0.0/24 dev lo
+  ip -n ipvs-client route add 10.$((200 + number)).0.0/24 via 10.66.0.$((100 + number))
+  local second
+  second=$(at_least_ms 1000)
+  cat >"$tmp/s$number.conf" <<HAPROXY
+defaults
+  mode tcp
+  retries 0
+  timeout connect $((5 * ${second%ms}))ms
+  timeout client 1m
+  timeout server 1m
+listen virtual
+  bind 10.$((200 + number)).0.1:443
+  default-server inter $((5 * ${second%ms}))ms rise 1 fall 3
+  server node1 10.66.0.11:443 check port 18898
+  server node2 10.66.0.12:443 check port 18898
+  server node3 10.66.0.13:443 check port 18898
+$2
+HAPROXY
+  ip netns exec ipvs-s$number haproxy -q -db -f "$tmp/s$number.conf" &
+  keepalived[number]=$!
+}
+
+half_open() {
+  local state port rate seen fds rss pid before after words
+  # Both probe something of their own, and nothing else asks.
+  ip netns exec ipvs-node1 "$healthport" --url http://10.66.0.3:18080/ --listen 0.0.0.0:18990 \
+    --metrics-listen 127.0.0.1:9990 2>"$tmp/open.log" &
+  local open=$!
+  ip netns exec ipvs-node1 "$healthport" --url http://127.0.0.1:9/ --listen 0.0.0.0:18991 \
+    --metrics-listen 127.0.0.1:9991 2>"$tmp/closed.log" &
+  local closed=$!
+  sleep 3
+  printf '\n| Port | SYNs a second | sent | SYN-ACK | RST | silent | slowest | connects beside: open | refused | counted by healthport | descriptors | resident, KiB |\n'
+  printf -- '|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n'
+  for state in open closed; do
+    [[ $state = open ]] && port=18990 pid=$open || port=18991 pid=$closed
+    for rate in 1 1000; do
+      before="$(descriptors $pid) $(resident $pid) $(counted $port)"
+      seen=$(inside client python3 "$here/ipvs/halfopen.py" 10.66.0.2 10.66.0.11:$port $rate 10)
+      read -r -a words <<<"$seen"
+      read -r fds rss <<<"$before"
+      after="$(descriptors $pid) $(resident $pid)"
+      echo "| $state | $rate | ${words[0]} | ${words[1]} | ${words[2]} | ${words[3]} | ${words[4]} ms | ${words[5]} | ${words[6]} | $(($(counted $port) - ${before##* })) | ${before%% *}, then ${after% *} | $(cut -d ' ' -f 2 <<<"$before"), then ${after#* } |"
+      if [[ $state = open ]]; then
+        at_most "half-open, $rate a second, open port: SYNs without a SYN-ACK" $((words[0] - words[1])) 0
+        at_most "connects beside them that failed" "${words[6]}" 0
+        at_most "counted beyond the connects" $(($(counted $port) - ${before##* } - words[5])) 0
+      else
+        at_most "half-open, $rate a second, closed port: SYNs without a RST" $((words[0] - words[2])) 0
+        at_most "connects beside them that came through" "${words[5]}" 0
+      fi
+      at_most "descriptors more than before" $((${after% *} - ${before%% *})) 0
+      at_most "KiB of resident memory more than before" $((${after#* } - $(cut -d ' ' -f 2 <<<"$before"))) 64
+    done
+  done
+  kill $open $closed
+  wait $open $closed
+  echo
+}
+descriptors() { find "/proc/$1/fd" -mindepth 1 | wc -l; }
+resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
+counted() { inside node1 curl -s "http://127.0.0.1:$(($1 - 9000))/metrics" | sed -n 's/^healthport_connections_total //p'; }
+
+# VRRP between node1 and node2, each with its router: the address goes where
+# healthport --once says 0.
+vrrp() {
+  local number node event events=(drain crash hung reload)
+  local -a labels=("no weight (FAULT)" "weight -60" "weight -60, --timeout 900ms")
+  local -a script=("" "" "--timeout 900ms") weight=("" "weight -60" "weight -60")
+  ip -n ipvs-client route add local 10.101.0.0/24 dev lo
+  for node in 1 2; do
+    {
+      printf 'global_defs {\n  script_user root\n  enable_script_security\n}\n'
+      for number in 0 1 2; do
+        cat <<CONF
+vrrp_script ready$number {
+  script "$healthport --once ${script[number]}"
+  interval 1
+  timeout 4
+  rise 2
+  fall 2
+  ${weight[number]}
+}
+vrrp_instance instance$number {
+  state BACKUP
+  interface eth0
+  virtual_router_id $((50 + number))
+  priority $((node == 1 ? 150 : 100))
+  advert_int 1
+  virtual_ipaddress {
+    10.66.0.$((200 + number))/32
+  }
+  track_script {
+    ready$number
+  }
+}
+CONF
+      done
+    } >"$tmp/vrrp$node.conf"
+    ip netns exec ipvs-node$node keepalived --vrrp --dont-fork --log-console --log-detail --use-file "$tmp/vrrp$node.conf" \
+      --pid "$tmp/vrrp$node.pid" --vrrp_pid "$tmp/vrrp$node.vrrp.pid" >"$tmp/vrrp$node.log" 2>&1 &
+    keepalived[node]=$!
+  done
+  share 6
+  addresses=(0 1 2)
+  for number in 0 1 2; do echo "$number,many 10.101.0 10.66.0.$((200 + number)):443 0"; done >"$tmp/lines"
+  ip -n ipvs-node2 -ts monitor address >"$tmp/moves" &
+  local monitor=$!
+  for event in "${events[@]}"; do
+    happen vrrp $event
+    for number in 0 1 2; do moves $number $event; done
+  done
+  kill $monitor "${keepalived[@]}"
+  wait $monitor "${keepalived[@]}"
+  keepalived=() addresses=()
+  resize 22
+  printf '\n| vrrp_script |'
+  for event in "${events[@]}"; do printf ' %s: moved after | times | lost |' "${event_name[$event]}"; done
+  printf '\n|---|'
+  for event in "${events[@]}"; do printf -- '---:|---:|---:|'; done
+  echo
+  for number in 0 1 2; do
+    printf '| %s |' "${labels[number]}"
+    for event in "${events[@]}"; do
+      printf ' %s | %s |' "$(<"$tmp/moves.$event.$number")" "$(cells vrrp $event $number many)"
+    done
+    echo
+  done
+  echo
+}
+home() { ip -n ipvs-node1 -o address show to 10.66.0.$((200 + $1)) | grep -q .; }
+# moves NUMBER EVENT: when the address came to node2 after the mark, and how often.
+moves() {
+  local at times=0 first=-
+  while read -r at; do
+    at=$(calc "$(date -d "$at" +%s.%N) - $marked")
+    [[ $at != -* ]] || continue
+    times=$((times + 1))
+    [[ $first != - ]] || first=$(printf '%.1f s' "$at")
+  done < <(grep -v Deleted "$tmp/moves" | sed -n "s/^\[\([^]]*\)\].* 10.66.0.$((200 + $1))\/32 .*/\1/p")
+  echo "$first | $times" >"$tmp/moves.$2.$1"
 }
 
 echo "# $(uname -r), $(keepalived --version 2>&1 | head -n 1), scale $scale, $(date +%F)"

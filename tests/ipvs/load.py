@@ -9,9 +9,8 @@ source port; otherwise all addresses together have so many, which come round aga
 RATE is connections per second of each line. One without an answer after
 LIMIT seconds has timed out.
 
-DOWNLOADS downloads of SECONDS each begin with the load.
-
-SIGUSR1 marks the time from which failures are told. SIGTERM ends it, and it prints
+SIGUSR2 begins DOWNLOADS downloads of SECONDS each. SIGUSR1 marks the time from which
+failures are told. SIGTERM ends it, and it prints
 for each line "NAME connections opened answered wrong refused reset timed-out first
 last downloads whole", tab-separated; first and last are the seconds from the mark
 to the first and the last failure.
@@ -139,28 +138,33 @@ class Connection:
 poll = select.epoll()
 open_now = {}
 mark = time.monotonic()
-stop = False
+stop = begin = False
 
 
 def on_signal(number, _):
-    global mark, stop
+    global mark, stop, begin
     if number == signal.SIGUSR1:
         mark = time.monotonic()
+    elif number == signal.SIGUSR2:
+        begin = True
     else:
         stop = True
 
 
-signal.signal(signal.SIGUSR1, on_signal)
-signal.signal(signal.SIGTERM, on_signal)
+for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+    signal.signal(number, on_signal)
 lines = [Line(text) for text in sys.stdin]
 now = time.monotonic()
 for position, line in enumerate(lines):
     line.next = now + position / RATE / len(lines)
-    for _ in range(int(line.downloads)):
-        Connection(line, f"/slow/{line.seconds}", 3 * LIMIT, now)
 print("started", flush=True)
 while not stop or open_now:
     now = time.monotonic()
+    if begin:
+        begin = False
+        for line in lines:
+            for _ in range(int(line.downloads)):
+                Connection(line, f"/slow/{line.seconds}", 3 * LIMIT, now)
     if not stop:
         for line in lines:
             if line.next <= now:

@@ -66,8 +66,10 @@ results=$tmp/results
 declare -i good=0 bad=0
 ok() { good+=1; echo "ok - $*"; }
 not_ok() { bad+=1; echo "not ok - $*"; }
-# at_most WHAT SEEN NUMBER, more_than WHAT SEEN NUMBER
+# is, at_most, less, more_than: WHAT SEEN NUMBER
 at_most() { if (($2 <= $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected at most $3)"; fi; }
+is() { if [[ $2 = "$3" ]]; then ok "$1: $2"; else not_ok "$1: $2 (expected $3)"; fi; }
+less() { if (($2 < $3)); then ok "$1: $2 of $3"; else not_ok "$1: $2 (expected less than $3)"; fi; }
 more_than() { if (($2 > $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected more than $3)"; fi; }
 calc() { awk "BEGIN { print $1 }"; }
 real() { calc "$1 * $scale"; } # what SECONDS of production are here
@@ -190,11 +192,12 @@ nodes() {
 at_least_ms() { awk "BEGIN { n = $1 * $scale; print (n > 10 ? n : 10) \"ms\" }"; }
 # All routers anew with so many routes.
 resize() {
+  local number
   [[ $routes != "$1" ]] || return 0
   routes=$1
-  for number in 1 2 3; do kill_router $number; done
-  for number in 1 2 3; do start $number; done
-  for number in 1 2 3; do until_true 30 "router $number" ready $number; done
+  for number in 1 2 3; do kill_router "$number"; done
+  for number in 1 2 3; do start "$number"; done
+  for number in 1 2 3; do until_true 30 "router $number" ready "$number"; done
 }
 
 ### Switches ###################################################################
@@ -297,8 +300,9 @@ unload() { # unload EXPERIMENT EVENT: adds what it counted to the results
   kill -TERM "$loader" && wait "$loader"
   sed -e 1d -e "s/^/$1\t$2\t/" "$tmp/counts" | tee -a "$results" >&2
 }
-# How often a server was taken out, by the log of keepalived, after a line.
-taken_out() { tail -n "+$(($2 + 1))" "$tmp/s$1.log" | grep -cE "(Disabling|Removing) service" ; }
+# taken_out SWITCH LINE ADDRESS: how often a server was taken out of one of its
+# addresses, by keepalived's log after a line.
+taken_out() { tail -n "+$(($2 + 1))" "$tmp/s$1.log" | grep -cE "(Disabling|Removing) service .*10\.[0-9]+\.0\.$3\]"; }
 
 ### What happens ###############################################################
 event_start() { mark; started 1 8; pause 20; }
@@ -356,14 +360,15 @@ happen() {
   kill -USR2 "$loader"
   pause 5
   "event_$2"
-  echo "# $1 $2: $(echo "$idle_before $(idle)" | awk '{ print int(100 * ($3 - $1) / ($4 - $2)) }') % of the CPU idle" >&2
+  echo "# $1 $2: $(echo "$idle_before $(idle)" | awk '{ print int(100 * ($3 - $1) / ($4 - $2)) }') % of the CPU idle"
   unload "$1" "$2"
   ended 1 && started 1
 }
 
 ### Tables #####################################################################
-# How many were lost in a row of the results, in how many, and how.
-cells() { # cells EXPERIMENT EVENT NAME PORTS: "LOST TOTAL HOW"
+# cells EXPERIMENT EVENT NAME PORTS: how many were lost, of how many, and how; lost
+# EXPERIMENT EVENT NAME,PORTS: the number alone.
+cells() {
   awk -F '\t' -v row="$1/$2/$3,$4" '$1 "/" $2 "/" $3 == row {
     how = ""
     split("wrong refused reset timed-out", words, " ")
@@ -372,7 +377,7 @@ cells() { # cells EXPERIMENT EVENT NAME PORTS: "LOST TOTAL HOW"
     if (lost) print "**" lost "** of " $4 " (" substr(how, 3) ")"; else print "0 of " $4
   }' "$results"
 }
-lost() { awk -F '\t' -v row="$1/$2/$3,$4" '$1 "/" $2 "/" $3 == row { n += $4 - $6 } END { print n + 0 }' "$results"; }
+lost() { awk -F '\t' -v row="$1/$2/$3" '$1 "/" $2 "/" $3 == row { n += $4 - $6 } END { print n + 0 }' "$results"; }
 lines() { # lines NAME NUMBER ADDRESS [DOWNLOADS SECONDS]: both loads for an address of a switch
   echo "$1,many 10.$((100 + $2)).0 10.$((200 + $2)).0.$3:443 0 ${*:4}"
   echo "$1,few 10.$((100 + $2)).0 10.$((200 + $2)).0.$3:443 $few"
@@ -383,7 +388,7 @@ declare -A event_name=([start]="start, the API takes 8 s" [crash]="kill -9" [hun
   [drain]="drain, idle" [busy]="drain, busy" [all]="all at once" [reload]="reloads, 10,000 routes, 60 s" [rolling]="rolling update")
 checks() { # checks EVENT...
   local event check before vip
-  switch "recommended" DR 3 "inhibit" 443 1936 HTTP 18898
+  switch "recommended" DR 1 "inhibit expire_nodest_conn=1" 443 1936 HTTP 18898
   switch "as it comes" DR 1 "" 443 1936 HTTP 18898
   share 16
   for event in "$@"; do
@@ -395,7 +400,20 @@ checks() { # checks EVENT...
     done >"$tmp/lines"
     before=$(wc -l <"$tmp/s1.log")
     happen checks "$event"
-    tail -n "+$((before + 1))" "$tmp/s1.log" >"$tmp/s1.$event.log"
+    for check in recommended/18898,{many,few}; do
+      case $event in
+        crash | hung) less "$event, $check: lost, against TCP on 443" "$(lost checks "$event" "$check")" \
+          "$(lost checks "$event" "${check/18898/443}")" ;;
+        *) at_most "$event, $check: lost" "$(lost checks "$event" "$check")" 0 ;;
+      esac
+    done
+    case $event in
+      drain | busy | rolling)
+        for check in recommended/{443,1936},many; do more_than "$event, $check: lost" "$(lost checks "$event" "$check")" 0; done
+        more_than "$event, as-it-comes/18898,few: lost" "$(lost checks "$event" as-it-comes/18898,few)" 0 ;;
+      start) more_than "$event, recommended/1936,many: lost" "$(lost checks "$event" recommended/1936,many)" 0 ;;
+      reload) at_most "$event: servers taken out by the check on healthport" "$(taken_out 1 "$before" 4)" 0 ;;
+    esac
   done
   no_switches
   resize 22
@@ -447,14 +465,25 @@ variants() {
 }
 whole() { awk -F '\t' -v row="$1/$2/$3,many" '$1 "/" $2 "/" $3 == row { print $14 " of " $13 }' "$results"; }
 
+seen() { lost forwarding drain "$1,_conn_reuse_mode_$2,$3"; }
 forwarding() {
   local method reuse
   for method in DR TUN NAT; do
     for reuse in 0 1 3; do
       switch "$method, conn_reuse_mode $reuse" $method $reuse inhibit 18898
     done
+    switch "$method, conn_reuse_mode 1, expire_nodest_conn" $method 1 "inhibit expire_nodest_conn=1" 18898
   done
   variants forwarding "$@"
+  for method in DR TUN NAT; do
+    for reuse in 3 1,_expire_nodest_conn; do
+      at_most "$method, conn_reuse_mode $reuse: lost" $(($(seen $method $reuse many) + $(seen $method $reuse few))) 0
+    done
+    case $method in
+      NAT) at_most "$method, conn_reuse_mode 1, few ports: lost" "$(seen $method 1 few)" 0 ;;
+      *) more_than "$method, conn_reuse_mode 1, few ports: lost" "$(seen $method 1 few)" 0 ;;
+    esac
+  done
 }
 
 # Six downloads for each, two on each node, that begin 5 s before the event and take
@@ -470,15 +499,26 @@ policies() {
     ["6 sh and sh-fallback, inhibit_on_failure"]="sh sh-fallback inhibit"
     ["7 sh, persistence, inhibit_on_failure"]="sh persistent inhibit"
     ["8 persistence, inhibit_on_failure, expire_quiescent_template"]="persistent inhibit expire_quiescent_template=1"
-    ["9 sh, persistence, removal"]="sh persistent"
+    ["9 persistence, inhibit_on_failure, expire_quiescent_template, expire_nodest_conn"]="persistent inhibit expire_quiescent_template=1 expire_nodest_conn=1"
+    ["sh, persistence, removal"]="sh persistent"
   )
   while read -r words; do
     for reuse in 1 3; do
-      switch "${words#* }, conn_reuse_mode $reuse" DR $reuse "${policy[$words]}" 18898
+      switch "${words#[0-9] }, conn_reuse_mode $reuse" DR $reuse "${policy[$words]}" 18898
     done
   done < <(printf '%s\n' "${!policy[@]}" | sort)
   local downloads; downloads="6 $(real 60)"
   variants policies "$@"
+  [[ $* = *drain* ]] || return 0
+  for words in inhibit_on_failure,_{conn_reuse_mode_3,expire_nodest_conn,_conn_reuse_mode_{1,3}} \
+    persistence,_inhibit_on_failure,_expire_quiescent_template,_expire_nodest_conn,_conn_reuse_mode_{1,3} \
+    sh_and_sh-fallback,_inhibit_on_failure,_conn_reuse_mode_3; do
+    at_most "$words: lost" $(($(lost policies drain "$words,many") + $(lost policies drain "$words,few"))) 0
+    is "$words: downloads" "$(whole policies drain "$words")" "6 of 6"
+  done
+  more_than "removal, conn_reuse_mode 1, few: lost" "$(lost policies drain removal,_conn_reuse_mode_1,few)" 0
+  more_than "sh without sh-fallback, inhibit_on_failure: lost" "$(lost policies drain sh,_inhibit_on_failure,_conn_reuse_mode_3,many)" 0
+  more_than "removal: downloads that were cut" $((6 - $(whole policies drain removal,_conn_reuse_mode_3 | cut -d ' ' -f 1))) 0
 }
 
 # Every router is told to stop at the same moment.
@@ -519,6 +559,9 @@ SCRIPT
     echo "| ${labels[number]} | $(cells closed all "$number" many) | $(times closed all "$number" many) |"
   done
   echo
+  less "all at once, with a sorry_server: lost, against without" "$(lost closed all 2,many)" "$(lost closed all 1,many)"
+  less "with quorum scripts: lost, against without" "$(lost closed all 4,many)" "$(lost closed all 1,many)"
+  less "HAProxy with backups: lost, against without" "$(lost closed all 6,many)" "$(lost closed all 5,many)"
 }
 times() {
   awk -F '\t' -v row="$1/$2/$3,$4" -v scale="$scale" '$1 "/" $2 "/" $3 == row {
@@ -555,7 +598,7 @@ HAPROXY
 }
 
 half_open() {
-  local state port rate seen fds rss pid before after words
+  local state port rate pid words fds rss count
   # Both probe something of their own, and nothing else asks.
   ip netns exec ipvs-node1 "$healthport" --url http://10.66.0.3:18080/ --listen 0.0.0.0:18990 \
     --metrics-listen 127.0.0.1:9990 2>"$tmp/open.log" &
@@ -563,34 +606,36 @@ half_open() {
   ip netns exec ipvs-node1 "$healthport" --url http://127.0.0.1:9/ --listen 0.0.0.0:18991 \
     --metrics-listen 127.0.0.1:9991 2>"$tmp/closed.log" &
   local closed=$!
-  sleep 3
-  printf '\n| Port | SYNs a second | sent | SYN-ACK | RST | silent | slowest | connects beside: open | refused | counted by healthport | descriptors | resident, KiB |\n'
-  printf -- '|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n'
+  until_true 20 "the open port" probed 9990 ok
+  until_true 20 "the closed port" probed 9991 connect
+  {
+    printf '\n| Port | SYNs a second | sent | SYN-ACK | RST | silent | slowest | connects beside: open | refused | counted by healthport | descriptors before, after | resident KiB before, after |\n'
+    printf -- '|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n'
+  } >"$tmp/table"
   for state in open closed; do
     [[ $state = open ]] && port=18990 pid=$open || port=18991 pid=$closed
     for rate in 1 1000; do
-      before="$(descriptors $pid) $(resident $pid) $(counted $port)"
-      seen=$(inside client python3 "$here/ipvs/halfopen.py" 10.66.0.2 10.66.0.11:$port $rate 10)
-      read -r -a words <<<"$seen"
-      read -r fds rss <<<"$before"
-      after="$(descriptors $pid) $(resident $pid)"
-      echo "| $state | $rate | ${words[0]} | ${words[1]} | ${words[2]} | ${words[3]} | ${words[4]} ms | ${words[5]} | ${words[6]} | $(($(counted $port) - ${before##* })) | ${before%% *}, then ${after% *} | $(cut -d ' ' -f 2 <<<"$before"), then ${after#* } |"
+      fds=$(descriptors $pid) rss=$(resident $pid) count=$(counted $port)
+      read -r -a words < <(inside client python3 "$here/ipvs/halfopen.py" 10.66.0.2 10.66.0.11:$port $rate 10)
+      count=$(($(counted $port) - count))
+      echo "| $state | $rate | ${words[0]} | ${words[1]} | ${words[2]} | ${words[3]} | ${words[4]} ms | ${words[5]} | ${words[6]} | $count | $fds, $(descriptors $pid) | $rss, $(resident $pid) |" >>"$tmp/table"
       if [[ $state = open ]]; then
         at_most "half-open, $rate a second, open port: SYNs without a SYN-ACK" $((words[0] - words[1])) 0
         at_most "connects beside them that failed" "${words[6]}" 0
-        at_most "counted beyond the connects" $(($(counted $port) - ${before##* } - words[5])) 0
+        at_most "counted beyond these connects" $((count - words[5])) 0
       else
         at_most "half-open, $rate a second, closed port: SYNs without a RST" $((words[0] - words[2])) 0
         at_most "connects beside them that came through" "${words[5]}" 0
       fi
-      at_most "descriptors more than before" $((${after% *} - ${before%% *})) 0
-      at_most "KiB of resident memory more than before" $((${after#* } - $(cut -d ' ' -f 2 <<<"$before"))) 64
+      at_most "descriptors more than before" $(($(descriptors $pid) - fds)) 0
+      at_most "KiB of resident memory more than before" $(($(resident $pid) - rss)) 64
     done
   done
   kill $open $closed
   wait $open $closed
-  echo
+  cat "$tmp/table" && echo
 }
+probed() { inside node1 curl -s "http://127.0.0.1:$1/metrics" | grep -q "^healthport_probes_total{result=\"$2\"} [1-9]"; }
 descriptors() { find "/proc/$1/fd" -mindepth 1 | wc -l; }
 resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 counted() { inside node1 curl -s "http://127.0.0.1:$(($1 - 9000))/metrics" | sed -n 's/^healthport_connections_total //p'; }
@@ -641,24 +686,25 @@ CONF
   ip -n ipvs-node2 -ts monitor address >"$tmp/moves" &
   local monitor=$!
   for event in "${events[@]}"; do
-    happen vrrp $event
-    for number in 0 1 2; do moves $number $event; done
+    happen vrrp "$event"
+    for number in 0 1 2; do moves $number "$event"; done
   done
   kill $monitor "${keepalived[@]}"
   wait $monitor "${keepalived[@]}"
   keepalived=() addresses=()
   resize 22
-  printf '\n| vrrp_script |'
-  for event in "${events[@]}"; do printf ' %s: moved after | times | lost |' "${event_name[$event]}"; done
-  printf '\n|---|'
-  for event in "${events[@]}"; do printf -- '---:|---:|---:|'; done
-  echo
   for number in 0 1 2; do
-    printf '| %s |' "${labels[number]}"
-    for event in "${events[@]}"; do
-      printf ' %s | %s |' "$(<"$tmp/moves.$event.$number")" "$(cells vrrp $event $number many)"
+    at_most "VRRP, ${labels[number]}, drain: lost" "$(lost vrrp drain "$number,many")" 3
+    at_most "VRRP, ${labels[number]}, hung: moves" "$(sed 's/.*| //' "$tmp/moves.hung.$number")" 1
+  done
+  printf '\n| Event | vrrp_script | Address moved after | times | Lost |\n|---|---|---:|---:|---:|\n'
+  local first
+  for event in "${events[@]}"; do
+    first=${event_name[$event]}
+    for number in 0 1 2; do
+      echo "| $first | ${labels[number]} | $(<"$tmp/moves.$event.$number") | $(cells vrrp "$event" "$number" many) |"
+      first=''
     done
-    echo
   done
   echo
 }
@@ -675,7 +721,9 @@ moves() {
   echo "$first | $times" >"$tmp/moves.$2.$1"
 }
 
-echo "# $(uname -r), $(keepalived --version 2>&1 | head -n 1), scale $scale, $(date +%F)"
+echo "# tests/ipvs.sh --scale $scale ${*:-}"
+echo "# $(date +%F), Linux $(uname -r), $(keepalived --version 2>&1 | head -n 1 | cut -d ' ' -f 1-2), $(haproxy -v | head -n 1 | cut -d ' ' -f 1-3)"
+echo "# $(nproc) CPU ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)), $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB"
 network
 hello
 nodes

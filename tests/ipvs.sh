@@ -386,13 +386,14 @@ lines() { # lines NAME NUMBER ADDRESS [DOWNLOADS SECONDS]: both loads for an add
 declare -A check_name=([443]="TCP on 443" [1936]="TCP on 1936" [HTTP]="HTTP_GET on 1936" [18898]="TCP on healthport")
 declare -A event_name=([start]="start, the API takes 8 s" [crash]="kill -9" [hung]="hung HAProxy, 40 s"
   [drain]="drain, idle" [busy]="drain, busy" [all]="all at once" [reload]="reloads, 10,000 routes, 60 s" [rolling]="rolling update")
-# Every check, once with inhibit_on_failure and expire_nodest_conn, once without both.
+# Every check, on a switch with what we recommend and on one without. Each event has
+# new switches: a client with few source ports stays for minutes where it was.
 checks() { # checks EVENT...
   local event check before vip
-  switch "set" DR 1 "inhibit expire_nodest_conn=1" 443 1936 HTTP 18898
-  switch "not set" DR 1 "" 443 1936 HTTP 18898
   share 16
   for event in "$@"; do
+    switch "set" DR 3 "inhibit expire_nodest_conn=1" 443 1936 HTTP 18898
+    switch "not set" DR 1 "" 443 1936 HTTP 18898
     vip=0
     for check in 443 1936 HTTP 18898; do
       vip=$((vip + 1))
@@ -418,11 +419,11 @@ checks() { # checks EVENT...
       start) more_than "$event, set/1936,many: lost" "$(lost checks "$event" set/1936,many)" 0 ;;
       reload) at_most "$event: servers taken out by the check on healthport" "$(taken_out 1 "$before" 4)" 0 ;;
     esac
+    no_switches
   done
-  no_switches
   resize 22
   echo
-  echo "| Event | Check | Both set: many ports | few ports | Neither set: many ports | few ports |"
+  echo "| Event | Check | All set: many ports | few ports | None set: many ports | few ports |"
   echo "|---|---|---:|---:|---:|---:|"
   for event in "$@"; do
     local first=${event_name[$event]}
@@ -436,19 +437,20 @@ checks() { # checks EVENT...
 
 
 # One table of switches that differ in one thing, all with the check on healthport.
-# variants EXPERIMENT EVENT...: the switches are there, with their names.
+# variants EXPERIMENT EVENT...: the switches are those of EXPERIMENT_switches.
 variants() {
-  local experiment=$1 event number name
+  local experiment=$1 event number name labels
   shift
-  share $((2 * ${#names[@]}))
   for event in "$@"; do
+    "$experiment"_switches
+    share $((2 * ${#names[@]}))
     for number in "${!names[@]}"; do
       lines "${names[number]// /_}" $((number + 1)) 1 "${downloads:-}"
     done >"$tmp/lines"
     happen "$experiment" "$event"
+    labels=("${names[@]}")
+    no_switches
   done
-  local labels=("${names[@]}")
-  no_switches
   echo
   printf '| Switch |'
   for event in "$@"; do printf ' %s: many ports | few ports |' "${event_name[$event]}"; done
@@ -470,7 +472,7 @@ variants() {
 whole() { awk -F '\t' -v row="$1/$2/$3,many" '$1 "/" $2 "/" $3 == row { print $14 " of " $13 }' "$results"; }
 
 seen() { lost forwarding drain "$1,_conn_reuse_mode_$2,$3"; }
-forwarding() {
+forwarding_switches() {
   local method reuse
   for method in DR TUN NAT; do
     for reuse in 0 1 3; do
@@ -478,6 +480,9 @@ forwarding() {
     done
     switch "$method, conn_reuse_mode 1, expire_nodest_conn" $method 1 "inhibit expire_nodest_conn=1" 18898
   done
+}
+forwarding() {
+  local method reuse
   variants forwarding "$@"
   for method in DR TUN NAT; do
     for reuse in 3 1,_expire_nodest_conn; do
@@ -490,9 +495,7 @@ forwarding() {
   done
 }
 
-# Six downloads for each, two on each node, that begin 5 s before the event and take
-# 60 s: the router lets them end 55 s after it is told to stop.
-policies() {
+policies_switches() {
   local reuse words
   local -A policy=(
     ["1 inhibit_on_failure"]=inhibit
@@ -511,6 +514,11 @@ policies() {
       switch "${words#[0-9] }, conn_reuse_mode $reuse" DR $reuse "${policy[$words]}" 18898
     done
   done < <(printf '%s\n' "${!policy[@]}" | sort)
+}
+# Six downloads for each, two on each node, that begin 5 s before the event and take
+# 60 s: the router lets them end 55 s after it is told to stop.
+policies() {
+  local words
   local downloads; downloads="6 $(real 60)"
   variants policies "$@"
   [[ $* = *drain* ]] || return 0

@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod ipvs;
 mod man;
 mod pages;
 mod readme;

@@ -66,11 +66,13 @@ results=$tmp/results
 declare -i good=0 bad=0
 ok() { good+=1; echo "ok - $*"; }
 not_ok() { bad+=1; echo "not ok - $*"; }
-# is, at_most, less, more_than: WHAT SEEN NUMBER
-at_most() { if (($2 <= $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected at most $3)"; fi; }
+# is, at_most, less, more_than: WHAT SEEN NUMBER. What is no number is a row that is
+# not there, and not ok.
+number() { [[ $1 =~ ^-?[0-9]+$ && $2 =~ ^-?[0-9]+$ ]]; }
+at_most() { if number "$2" "$3" && (($2 <= $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected at most $3)"; fi; }
 is() { if [[ $2 = "$3" ]]; then ok "$1: $2"; else not_ok "$1: $2 (expected $3)"; fi; }
-less() { if (($2 < $3)); then ok "$1: $2 of $3"; else not_ok "$1: $2 (expected less than $3)"; fi; }
-more_than() { if (($2 > $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected more than $3)"; fi; }
+less() { if number "$2" "$3" && (($2 < $3)); then ok "$1: $2 of $3"; else not_ok "$1: $2 (expected less than $3)"; fi; }
+more_than() { if number "$2" "$3" && (($2 > $3)); then ok "$1: $2"; else not_ok "$1: $2 (expected more than $3)"; fi; }
 calc() { awk "BEGIN { print $1 }"; }
 real() { calc "$1 * $scale"; } # what SECONDS of production are here
 pause() { sleep "$(real "$1")"; }
@@ -295,14 +297,17 @@ load() {
   loader=$!
   until_true 20 "the load" test -s "$tmp/counts"
 }
-mark() { kill -USR1 "$loader" && marked=$(date +%s.%N); }
+mark() {
+  kill -USR1 "$loader" && marked=$(date +%s.%N)
+  [[ ! -e $tmp/s1.log ]] || logged=$(wc -l <"$tmp/s1.log")
+}
 unload() { # unload EXPERIMENT EVENT: adds what it counted to the results
   kill -TERM "$loader" && wait "$loader"
   sed -e 1d -e "s/^/$1\t$2\t/" "$tmp/counts" | tee -a "$results" >&2
 }
-# taken_out SWITCH LINE ADDRESS: how often a server was taken out of one of its
-# addresses, by keepalived's log after a line.
-taken_out() { tail -n "+$(($2 + 1))" "$tmp/s$1.log" | grep -cE "(Disabling|Removing) service .*10\.[0-9]+\.0\.$3\]"; }
+# taken_out ADDRESS: how often a server was taken out of this address of the first
+# switch since the mark, by keepalived's log.
+taken_out() { tail -n "+$((logged + 1))" "$tmp/s1.log" | grep -cE "(Disabling|Removing) service .*10\.201\.0\.$1\]"; }
 
 ### What happens ###############################################################
 event_start() { mark; started 1 8; pause 15; }
@@ -377,7 +382,7 @@ cells() {
     if (lost) print "**" lost "** of " $4 " (" substr(how, 3) ")"; else print "0 of " $4
   }' "$results"
 }
-lost() { awk -F '\t' -v row="$1/$2/$3" '$1 "/" $2 "/" $3 == row { n += $4 - $6 } END { print n + 0 }' "$results"; }
+lost() { awk -F '\t' -v row="$1/$2/$3" '$1 "/" $2 "/" $3 == row { n += $4 - $6; rows++ } END { print rows ? n : "no row" }' "$results"; }
 lines() { # lines NAME NUMBER ADDRESS [DOWNLOADS SECONDS]: both loads for an address of a switch
   echo "$1,many 10.$((100 + $2)).0 10.$((200 + $2)).0.$3:443 0 ${*:4}"
   echo "$1,few 10.$((100 + $2)).0 10.$((200 + $2)).0.$3:443 $few"
@@ -389,7 +394,7 @@ declare -A event_name=([start]="start, the API takes 8 s" [crash]="kill -9" [hun
 # Every check, on a switch with what we recommend and on one without. Each event has
 # new switches: a client with few source ports stays for minutes where it was.
 checks() { # checks EVENT...
-  local event check before vip
+  local event check vip
   share 16
   for event in "$@"; do
     switch "set" DR 3 "inhibit expire_nodest_conn=1" 443 1936 HTTP 18898
@@ -400,7 +405,6 @@ checks() { # checks EVENT...
       lines "set/$check" 1 $vip
       lines "not-set/$check" 2 $vip
     done >"$tmp/lines"
-    before=$(wc -l <"$tmp/s1.log")
     happen checks "$event"
     for check in set/18898,{many,few}; do
       case $event in
@@ -414,10 +418,11 @@ checks() { # checks EVENT...
     done
     case $event in
       drain | busy | rolling)
+        more_than "$event: servers taken out by the check on healthport" "$(taken_out 4)" 0
         for check in set/{443,1936},many; do more_than "$event, $check: lost" "$(lost checks "$event" "$check")" 0; done
         more_than "$event, not-set/18898,few: lost" "$(lost checks "$event" not-set/18898,few)" 0 ;;
       start) more_than "$event, set/1936,many: lost" "$(lost checks "$event" set/1936,many)" 0 ;;
-      reload) at_most "$event: servers taken out by the check on healthport" "$(taken_out 1 "$before" 4)" 0 ;;
+      reload) at_most "$event: servers taken out by the check on healthport" "$(taken_out 4)" 0 ;;
     esac
     no_switches
   done
@@ -482,11 +487,13 @@ forwarding_switches() {
   done
 }
 forwarding() {
-  local method reuse
+  local method reuse ports
   variants forwarding "$@"
   for method in DR TUN NAT; do
     for reuse in 3 1,_expire_nodest_conn; do
-      at_most "$method, conn_reuse_mode $reuse: lost" $(($(seen $method $reuse many) + $(seen $method $reuse few))) 0
+      for ports in many few; do
+        at_most "$method, conn_reuse_mode ${reuse/,_/, }, $ports ports: lost" "$(seen $method $reuse $ports)" 0
+      done
     done
     case $method in
       NAT) at_most "$method, conn_reuse_mode 1, few ports: lost" "$(seen $method 1 few)" 0 ;;
@@ -518,15 +525,17 @@ policies_switches() {
 # Six downloads for each, two on each node, that begin 5 s before the event and take
 # 60 s: the router lets them end 55 s after it is told to stop.
 policies() {
-  local words
-  local downloads; downloads="6 $(real 60)"
+  local words ports downloads
+  downloads="6 $(real 60)"
   variants policies "$@"
   [[ $* = *drain* ]] || return 0
-  for words in inhibit_on_failure,_{conn_reuse_mode_3,expire_nodest_conn,_conn_reuse_mode_{1,3}} \
-    persistence,_inhibit_on_failure,_expire_quiescent_template,_expire_nodest_conn,_conn_reuse_mode_{1,3} \
-    sh_and_sh-fallback,_inhibit_on_failure,_conn_reuse_mode_3; do
-    at_most "$words: lost" $(($(lost policies drain "$words,many") + $(lost policies drain "$words,few"))) 0
-    is "$words: downloads" "$(whole policies drain "$words")" "6 of 6"
+  for words in "inhibit_on_failure, conn_reuse_mode 3" "inhibit_on_failure, expire_nodest_conn, conn_reuse_mode "{1,3} \
+    "persistence, inhibit_on_failure, expire_quiescent_template, expire_nodest_conn, conn_reuse_mode "{1,3} \
+    "sh and sh-fallback, inhibit_on_failure, conn_reuse_mode 3"; do
+    for ports in many few; do
+      at_most "$words, $ports ports: lost" "$(lost policies drain "${words// /_},$ports")" 0
+    done
+    is "$words: downloads" "$(whole policies drain "${words// /_}")" "6 of 6"
   done
   more_than "removal, conn_reuse_mode 1, few: lost" "$(lost policies drain removal,_conn_reuse_mode_1,few)" 0
   more_than "sh without sh-fallback, inhibit_on_failure: lost" "$(lost policies drain sh,_inhibit_on_failure,_conn_reuse_mode_3,many)" 0

@@ -665,15 +665,15 @@ counted() { inside node1 curl -s "http://127.0.0.1:$(($1 - 9000))/metrics" | sed
 # healthport --once says 0.
 vrrp() {
   local number node event events=(drain crash hung reload) limit=5 # its times are whole seconds
-  local -a interval=(2 2 1 1) weight=("" "weight -60" "weight -60" "") script=("" "" "" "--timeout 900ms") labels=()
-  for number in {0..3}; do
+  local -a interval=(2 2 1 1 1) weight=("" "weight -60" "" "weight -60" "") script=("" "" "" "" "--timeout 900ms") labels=()
+  for number in {0..4}; do
     labels+=("interval ${interval[number]}, ${weight[number]:-no weight}${script[number]:+, ${script[number]}}")
   done
   ip -n ipvs-client route add local 10.101.0.0/24 dev lo
   for node in 1 2; do
     {
       printf 'global_defs {\n  script_user root\n  enable_script_security\n}\n'
-      for number in {0..3}; do
+      for number in {0..4}; do
         cat <<CONF
 vrrp_script ready$number {
   script "$healthport --once ${script[number]}"
@@ -703,20 +703,20 @@ CONF
       --pid "$tmp/vrrp$node.pid" --vrrp_pid "$tmp/vrrp$node.vrrp.pid" >"$tmp/vrrp$node.log" 2>&1 &
     keepalived[node]=$!
   done
-  share 8
-  addresses=(0 1 2 3)
-  for number in {0..3}; do echo "$number,many 10.101.0 10.66.0.$((200 + number)):443 0"; done >"$tmp/lines"
+  share 10
+  addresses=(0 1 2 3 4)
+  for number in {0..4}; do echo "$number,many 10.101.0 10.66.0.$((200 + number)):443 0"; done >"$tmp/lines"
   ip -n ipvs-node2 -ts monitor address >"$tmp/moves" &
   local monitor=$!
   for event in "${events[@]}"; do
     happen vrrp "$event"
-    for number in {0..3}; do moves "$number" "$event"; done
+    for number in {0..4}; do moves "$number" "$event"; done
   done
   kill $monitor "${keepalived[@]}"
   wait $monitor "${keepalived[@]}"
   keepalived=() addresses=()
   resize 22
-  for number in {0..3}; do
+  for number in {0..4}; do
     at_most "VRRP, ${labels[number]}, drain: lost" "$(lost vrrp drain "$number,many")" 3
     at_most "VRRP, ${labels[number]}, hung: moves" "$(sed 's/.*| //' "$tmp/moves.hung.$number")" 1
   done
@@ -724,7 +724,7 @@ CONF
   local first
   for event in "${events[@]}"; do
     first=${event_name[$event]}
-    for number in {0..3}; do
+    for number in {0..4}; do
       echo "| $first | ${labels[number]} | $(<"$tmp/moves.$event.$number") | $(cells vrrp "$event" "$number" many) |"
       first=''
     done

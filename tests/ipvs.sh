@@ -77,7 +77,6 @@ calc() { awk "BEGIN { print $1 }"; }
 real() { calc "$1 * $scale"; } # what SECONDS of production are here
 pause() { sleep "$(real "$1")"; }
 at_least() { awk "BEGIN { n = int($1 * $scale + 0.5); print (n > 1 ? n : 1) }"; }
-now() { cut -d ' ' -f 1 /proc/uptime; }
 # until_true SECONDS WHAT COMMAND...: polls; ends the script when it takes longer.
 until_true() {
   local limit=$1 what=$2 end=$((SECONDS + $1 + 20))
@@ -439,7 +438,6 @@ checks() { # checks EVENT...
   done
   echo
 }
-
 
 # One table of switches that differ in one thing, all with the check on healthport.
 # variants EXPERIMENT EVENT...: the switches are those of EXPERIMENT_switches.

@@ -21,7 +21,7 @@
 # It needs systemd as PID 1, root, ip_vs, keepalived, HAProxy, ipvsadm, iproute2 and
 # python3, and two binaries of this checkout:
 #
-#   cargo build --locked --release && cargo build --locked --release --test lab
+#   cargo build --locked --release && cargo bench --locked --no-run --bench lab
 #
 # Everything happens in network namespaces of its own, and ends with the script.
 set -u
@@ -55,9 +55,14 @@ done
 for module in ip_vs ip_vs_rr ip_vs_sh ipip; do
   modprobe $module || refuse "the kernel has no $module"
 done
-# The lab's binary is what starts a router; cargo gives it a name with a hash.
-lab=$(find "$target/deps" -maxdepth 1 -name 'lab-*' -type f -executable -printf '%T@ %p\n' | sort -n | sed -n '$s/.* //p')
-[[ -x $healthport && $lab ]] || refuse "binaries are missing: cargo build --locked --release; cargo build --locked --release --test lab"
+# The lab's command starts a router. Its name has a hash, and the lab's tests have the
+# same name.
+lab=$(find "$target/deps" -maxdepth 1 -name 'lab-*' -type f -executable -printf '%T@ %p\n' | sort -rn |
+  while read -r _ file; do
+    "$file" --help 2>/dev/null | grep -q '^usage: cargo bench' && echo "$file" && break
+  done)
+[[ -x $healthport && $lab ]] ||
+  refuse "binaries are missing: cargo build --locked --release && cargo bench --locked --no-run --bench lab"
 ! ip netns list | grep -q '^ipvs-' || refuse "network namespaces ipvs-* are there already: this is not a scratch host"
 
 tmp=$(mktemp -d)

@@ -16,7 +16,8 @@
 #
 # Without arguments it does them all, at production's times, in about half an hour.
 # --scale 0.2 makes every time a fifth of production's: the router's, healthport's,
-# keepalived's and IPVS's.
+# keepalived's and IPVS's, but not VRRP's. policies wants its full times: at 0.2 its
+# 120 downloads were too many for one emulated core.
 #
 # It needs systemd as PID 1, root, ip_vs, keepalived, HAProxy, ipvsadm, iproute2 and
 # python3, and two binaries of this checkout:

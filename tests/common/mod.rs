@@ -72,7 +72,7 @@ pub fn own_address() -> IpAddr {
     assert!(last < 255, "more tests in one binary than addresses");
     IpAddr::V4(Ipv4Addr::new(
         127,
-        64 + (pid >> 8 & 63) as u8,
+        64 + ((pid >> 8) & 63) as u8,
         pid as u8,
         last,
     ))

@@ -131,7 +131,7 @@ mod tests {
                 let mut health = Health::new(rise, fall);
                 let (mut up, mut run, mut last) = (false, 0, false);
                 for position in 0..12 {
-                    let good = bits >> position & 1 == 1;
+                    let good = (bits >> position) & 1 == 1;
                     run = if good == last { run + 1 } else { 1 };
                     last = good;
                     if good && run >= rise {

@@ -23,8 +23,9 @@ fn the_load_counts_what_became_of_every_connection() {
     silent.hangs();
 
     let load = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ipvs/load.py");
-    let mut load = Command::new("python3")
-        .args([load, "20", "0.5"])
+    // It ends with the test, also with one that fails.
+    let mut load = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "python3", load, "10", "2"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

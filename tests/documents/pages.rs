@@ -117,10 +117,18 @@ fn the_options_exist() {
     assert!(options > 2, "{options} options");
 }
 
+/// The code blocks of a page in a language, in their order.
+pub fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let start = format!("\n```{language}\n");
+    let blocks = page.split(&start).skip(1);
+    blocks
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
 /// The commands of a page: its blocks of sh, and what is indented as code.
 fn commands(text: &str) -> String {
-    let blocks = text.split("\n```sh\n").skip(1);
-    let blocks = blocks.map(|rest| rest.split("```").next().unwrap().to_string());
+    let blocks = blocks(text, "sh").into_iter().map(str::to_string);
     let indented = text.lines().filter_map(|line| line.strip_prefix("    "));
     let commands = indented.filter(|line| line.starts_with(|c: char| c.is_alphanumeric()));
     blocks

@@ -4,22 +4,13 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::common::{BINARY, Healthport, own_address, run};
+use crate::pages::blocks;
 
 const README: &str = include_str!("../../README.md");
 
-/// The contents of the code blocks in a language, in their order.
-fn blocks(language: &str) -> Vec<&'static str> {
-    let start = format!("```{language}\n");
-    README
-        .split(&start)
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect()
-}
-
 #[test]
 fn the_main_job_with_the_defaults() {
-    assert!(blocks("sh").contains(&"cargo run --release --locked\n"));
+    assert!(blocks(README, "sh").contains(&"cargo run --release --locked\n"));
     // As cargo would run it; another test is about the build.
     let mut command = Command::new(BINARY);
     let mut healthport = Healthport::spawn(own_address(), command.stderr(Stdio::piped()));
@@ -32,7 +23,7 @@ fn the_main_job_with_the_defaults() {
 #[test]
 #[ignore = "needs unshare, ip and python3"]
 fn the_service_to_try_it_with() {
-    let blocks = blocks("sh");
+    let blocks = blocks(README, "sh");
     let service = blocks.iter().find(|block| block.starts_with("python3 "));
     let ours = blocks
         .iter()
@@ -64,7 +55,7 @@ fn the_service_to_try_it_with() {
 
 #[test]
 fn the_test_command_is_what_ci_runs() {
-    assert!(blocks("sh").contains(&"tests/run\n"));
+    assert!(blocks(README, "sh").contains(&"tests/run\n"));
     assert!(include_str!("../../.ci/run").contains("tests/run"));
 }
 

@@ -5,17 +5,9 @@ use std::fs;
 use std::process::Command;
 
 use crate::common::{Folder, run, tool};
+use crate::pages::blocks;
 
 const PAGE: &str = include_str!("../../man/recipes.md");
-
-/// The code blocks in a language, in their order.
-fn blocks(language: &str) -> Vec<&'static str> {
-    let start = format!("```{language}\n");
-    let blocks = PAGE.split(&start).skip(1);
-    blocks
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect()
-}
 
 /// The recipes: what stands between two headings of the third level.
 fn recipes() -> Vec<&'static str> {
@@ -37,7 +29,7 @@ fn every_recipe_says_what_was_tried() {
 
 #[test]
 fn the_program_takes_every_command() {
-    let blocks = blocks("sh");
+    let blocks = blocks(PAGE, "sh");
     let commands = blocks.iter().flat_map(|block| block.lines());
     let commands = commands.filter_map(|line| line.strip_prefix("healthport"));
     let mut count = 0;
@@ -97,7 +89,7 @@ fn haproxy_takes_its_blocks() {
     let timeouts = "defaults\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n";
     // What the page says that the reader has: a backend named app.
     let backend = "\nbackend app\n mode http\n server app1 192.0.2.21:8080\n";
-    let blocks = blocks("haproxy");
+    let blocks = blocks(PAGE, "haproxy");
     assert_eq!(blocks.len(), 2);
     for block in blocks {
         let folder = Folder::new();
@@ -120,7 +112,7 @@ fn keepalived_takes_its_block() {
         let (ok, said) = tool(Command::new("keepalived").args(["-t", "-f"]).arg(&file), "");
         (ok && said.is_empty(), said)
     };
-    let blocks = blocks("keepalived");
+    let blocks = blocks(PAGE, "keepalived");
     assert!(blocks[0].starts_with("virtual_server "), "{blocks:?}");
     let (ok, said) = takes(blocks[0]);
     assert!(ok, "{said}");

@@ -311,18 +311,16 @@ fn unsafe_code_is_in_one_small_file() {
     assert_eq!(text.matches("allow(").count(), 1);
 }
 
+/// The run-time packages, ours included, a line each.
+pub fn tree(format: &str) -> String {
+    let tree = ["tree", "--locked", "--edges", "normal,build"];
+    let lines = ["--prefix", "none", "--no-dedupe", "--format", format];
+    cargo(&[&tree[..], &lines].concat())
+}
+
 #[test]
 fn the_run_time_packages_are_these_and_no_others() {
-    let tree = cargo(&[
-        "tree",
-        "--locked",
-        "--edges",
-        "normal,build",
-        "--prefix",
-        "none",
-        "--format",
-        "{p} {l}",
-    ]);
+    let tree = tree("{p} {l}");
     let mut found: Vec<_> = tree
         .lines()
         .filter_map(|line| line.split(' ').next())
@@ -333,8 +331,8 @@ fn the_run_time_packages_are_these_and_no_others() {
     allowed.sort_unstable();
     assert_eq!(found, allowed);
 
-    // The README's table has them in these versions, with these licences.
-    let readme = include_str!("../bench/README.md");
+    // The table of the page has them in these versions, with these licences.
+    let page = include_str!("../bench/README.md");
     for line in tree.lines() {
         let words: Vec<_> = line
             .split(' ')
@@ -343,7 +341,7 @@ fn the_run_time_packages_are_these_and_no_others() {
         let (name, version) = (words[0], words[1].trim_start_matches('v'));
         let row = format!("| {name} {version} | {} |", words[2..].join(" "));
         assert!(
-            readme.contains(&row),
+            page.contains(&row),
             "not in tests/bench/README.md: {row}; see tests/inside.sh"
         );
     }

@@ -4,23 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::binary::tree;
 use crate::common::cargo;
 
 const THIRD_PARTY: &str = include_str!("../../systemd/package/THIRD-PARTY");
 
 /// `name version` of each package in the binary, ours aside, and its sources.
 fn packages() -> Vec<(String, PathBuf)> {
-    let tree = cargo(&[
-        "tree",
-        "--locked",
-        "--edges",
-        "normal,build",
-        "--prefix",
-        "none",
-        "--no-dedupe",
-        "--format",
-        "{p}",
-    ]);
+    let tree = tree("{p}");
     let mut names: Vec<_> = tree
         .lines()
         .filter(|line| !line.starts_with("healthport "))

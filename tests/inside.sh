@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints the table "What is inside": of each run-time package its
-# licence, its lines of Rust without comments, how many lines of it have machine
+# Prints the table "What is inside" of tests/bench/README.md: of each run-time package
+# its licence, its lines of Rust without comments, how many lines of it have machine
 # code in the binary that ships (by the line table of a build that differs only in
 # having one), and its lines with the word "unsafe", used or not.
 # Needs objdump and addr2line (apt-get install binutils).

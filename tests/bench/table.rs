@@ -1,4 +1,4 @@
-//! Tables as they go into README.md.
+//! Tables as they go into tests/bench/README.md.
 
 /// A line of a table in Markdown.
 pub fn row(cells: &[String]) {

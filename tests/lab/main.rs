@@ -238,13 +238,20 @@ fn reactions_are_measured() {
 }
 
 #[test]
-fn the_readme_is_written_between_its_marks() {
+fn the_pages_are_written_between_their_marks() {
     let document = "a\n<!-- table -->\nold\n<!-- /table -->\nb\n";
     assert_eq!(
         report::between(document, "table", "new\n").as_deref(),
         Some("a\n<!-- table -->\nnew\n<!-- /table -->\nb\n")
     );
     assert_eq!(report::between(document, "picture", "new\n"), None);
+    // A run of hours must find them at its end.
+    for (page, name) in [
+        (include_str!("../../README.md"), "phases"),
+        (include_str!("README.md"), "matrix"),
+    ] {
+        assert!(report::between(page, name, "new\n").is_some(), "{name}");
+    }
     assert_eq!(report::thousands(1_000_000), "1,000,000");
     assert_eq!(report::thousands(999), "999");
 }

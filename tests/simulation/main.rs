@@ -137,7 +137,7 @@ struct Seen {
     /// Until then the system or a stall kept the port closed.
     excused: Duration,
     alive: Duration,
-    signs_of_life: u32,
+    keep_alives: u32,
     is_warned: bool,
     is_stopped: bool,
     probes: u32,
@@ -516,10 +516,10 @@ impl World for Scripted<'_> {
             let bound = watchdog / 4 + self.config.timeout;
             assert!(
                 pause <= bound,
-                "{pause:?} without a sign of life, {bound:?} allowed"
+                "{pause:?} without a keep-alive, {bound:?} allowed"
             );
             self.seen.alive = self.awake;
-            self.seen.signs_of_life += u32::from(assignments == "WATCHDOG=1");
+            self.seen.keep_alives += u32::from(assignments == "WATCHDOG=1");
         }
         Ok(())
     }
@@ -562,10 +562,10 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
     if let Some(watchdog) = world.watchdog {
         let most =
             world.now.as_nanos() * 8 / watchdog.as_nanos() + 2 + u128::from(world.seen.reports);
-        let signs = world.seen.signs_of_life;
+        let sent = world.seen.keep_alives;
         assert!(
-            u128::from(signs) <= most,
-            "{signs} keep-alives, {most} allowed"
+            u128::from(sent) <= most,
+            "{sent} keep-alives, {most} allowed"
         );
         // It warns exactly if a hang of the service can look like a hang of healthport.
         let longest_pause = watchdog / 4 + config.timeout;

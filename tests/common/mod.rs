@@ -176,7 +176,9 @@ impl Service {
         let bytes = bytes.as_ref().to_vec();
         let requests = Arc::clone(&self.requests);
         self.does(move |mut stream| {
-            requests.lock().unwrap().push(read_head(&mut stream));
+            // Not under the lock: one that is slow to ask holds up no other.
+            let head = read_head(&mut stream);
+            requests.lock().unwrap().push(head);
             let _ = stream.write_all(&bytes);
         });
     }

@@ -24,7 +24,8 @@
 #
 #   cargo build --locked --release && cargo bench --locked --no-run --bench lab
 #
-# Everything happens in network namespaces of its own, and ends with the script.
+# Everything happens in network namespaces of its own, and ends with the script; only
+# the kernel's modules stay loaded.
 set -u
 here=$(readlink -f "$(dirname "$0")")
 target=${here%/tests}/target/release
@@ -320,7 +321,7 @@ event_crash() { mark; kill_router 1; pause 25; }
 event_hung() { mark; kill -STOP "$(haproxy_of 1)"; pause 40; kill -CONT "$(haproxy_of 1)"; pause 15; }
 event_drain() { mark; term 1; gone 1; pause 5; started 1; pause 15; }
 event_busy() {
-  # 90 s of one download keep its HAProxy for all the time it is given.
+  # One download, longer than that, keeps its HAProxy for all the time it is given.
   inside node1 python3 -c 'import urllib.request
 try: urllib.request.urlopen(urllib.request.Request("http://127.0.0.1/slow/120", headers={"Host": "hello.lab"})).read()
 except OSError: pass' &
@@ -652,6 +653,7 @@ half_open() {
         at_most "half-open, $rate a second, closed port: SYNs without a RST" $((words[0] - words[2])) 0
         at_most "connects beside them that came through" "${words[5]}" 0
       fi
+      kill -0 $pid || not_ok "half-open, $rate a second, $state port: healthport died"
       at_most "descriptors more than before" $(($(descriptors $pid) - fds)) 0
       at_most "KiB of resident memory more than before" $(($(resident $pid) - rss)) 64
     done

@@ -52,4 +52,5 @@ for tar in *.tar.gz; do
     sed 's, etc/sysctl.d/, usr/lib/sysctl.d/,; s, etc/systemd/, usr/lib/systemd/,; s, usr/local/, usr/,' |
     holds "$tar" 0/0 '644 usr/share/doc/healthport/LICENSE'
 done
+rm -rf "$work"
 echo "tests/packages.sh: ok: $(ls)"

@@ -141,6 +141,7 @@ cleanup() {
     /etc/healthport /etc/systemd/system/healthport@* /etc/sysctl.d/50-healthport.conf
   sysctl -q -w "$reserved=$reserved_before"
   nft delete table inet healthport
+  ip address del 10.0.0.7/32 dev lo
   ip netns delete switch
   ip netns delete stranger
   systemctl daemon-reload

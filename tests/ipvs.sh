@@ -25,7 +25,7 @@
 #   cargo build --locked --release && cargo bench --locked --no-run --bench lab
 #
 # Everything happens in network namespaces of its own, and ends with the script; only
-# the kernel's modules stay loaded.
+# the kernel's modules stay loaded, and tunl0, which comes with ipip.
 set -u
 here=$(readlink -f "$(dirname "$0")")
 target=${here%/tests}/target/release
@@ -210,18 +210,24 @@ resize() {
 
 ### Switches ###################################################################
 declare -a names=() keepalived=()
+# place NAME: the namespace of another switch, with the ways to its clients and to its
+# addresses.
+place() {
+  names+=("$1")
+  local number=${#names[@]}
+  join "s$number" 10.66.0.$((100 + number))
+  ip -n "ipvs-s$number" route add local 10.$((200 + number)).0.0/24 dev lo
+  ip -n "ipvs-s$number" route add 10.$((100 + number)).0.0/24 via 10.66.0.2
+  ip -n ipvs-client route add local 10.$((100 + number)).0.0/24 dev lo
+  ip -n ipvs-client route add 10.$((200 + number)).0.0/24 via 10.66.0.$((100 + number))
+}
 # switch NAME DR|TUN|NAT CONN_REUSE_MODE "WORDS" CHECK...: another switch, with an
 # address for each check. WORDS: inhibit; sysctls of net.ipv4.vs as name=value; sh,
 # sh-fallback, persistent; sorry, quorum.
 switch() {
   local name=$1 method=$2 reuse=$3 words=" $4 " number=$((${#names[@]} + 1)) word check vip=0
   shift 4
-  names+=("$name")
-  join s$number 10.66.0.$((100 + number))
-  ip -n ipvs-s$number route add local 10.$((200 + number)).0.0/24 dev lo
-  ip -n ipvs-s$number route add 10.$((100 + number)).0.0/24 via 10.66.0.2
-  ip -n ipvs-client route add local 10.$((100 + number)).0.0/24 dev lo
-  ip -n ipvs-client route add 10.$((200 + number)).0.0/24 via 10.66.0.$((100 + number))
+  place "$name"
   settings s$number net.ipv4.ip_forward=1 net.ipv4.vs.conn_reuse_mode="$reuse"
   inside s$number ipvsadm --set "$(at_least 900)" "$(at_least 120)" "$(at_least 300)"
   local node
@@ -595,14 +601,8 @@ times() {
 }
 # proxy NAME LINES: HAProxy in the place of IPVS, at layer 4, without a second try.
 proxy() {
-  local number=$((${#names[@]} + 1))
-  names+=("$1")
-  join s$number 10.66.0.$((100 + number))
-  ip -n ipvs-s$number route add local 10.$((200 + number)).0.0/24 dev lo
-  ip -n ipvs-s$number route add 10.$((100 + number)).0.0/24 via 10.66.0.2
-  ip -n ipvs-client route add local 10.$((100 + number)).0.0/24 dev lo
-  ip -n ipvs-client route add 10.$((200 + number)).0.0/24 via 10.66.0.$((100 + number))
-  local second
+  local number=$((${#names[@]} + 1)) second
+  place "$1"
   second=$(at_least_ms 1000)
   cat >"$tmp/s$number.conf" <<HAPROXY
 defaults

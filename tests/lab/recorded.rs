@@ -138,8 +138,9 @@ pub fn holds(setup: Setup) -> Result<()> {
         lab.setup.profile = profile;
         // The answers before the first deed are not compared.
         lab.pause(2.0)?;
+        let mut clients = Vec::new();
         for (deed, said) in table {
-            compare(&mut lab, &observer, profile, *deed, said)?;
+            compare(&mut lab, &observer, &mut clients, profile, *deed, said)?;
         }
     }
     Ok(())
@@ -148,6 +149,7 @@ pub fn holds(setup: Setup) -> Result<()> {
 fn compare(
     lab: &mut Lab,
     observer: &Observer,
+    clients: &mut Vec<Arc<TcpStream>>,
     profile: Profile,
     deed: Deed,
     said: &[&[&str]; 4],
@@ -157,7 +159,6 @@ fn compare(
         let all = (0..ASKED.len()).map(|number| observer.since(number, before[number]));
         all.collect::<Vec<_>>()
     };
-    let mut clients = Vec::new();
     match deed {
         Start => lab.start(0)?,
         StopHaproxy => lab.hang(0),
@@ -172,7 +173,7 @@ fn compare(
                 clients.push(lab.busy_client(0)?);
             }
         }
-        Empty => {} // they were dropped
+        Empty => clients.clear(),
     }
     let what = format!("what the real router said after {deed:?}, {profile:?}");
     let ends = |news: &[Vec<String>]| {

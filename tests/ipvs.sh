@@ -653,6 +653,8 @@ half_open() {
         at_most "half-open, $rate a second, closed port: SYNs without a RST" $((words[0] - words[2])) 0
         at_most "connects beside them that came through" "${words[5]}" 0
       fi
+      less "half-open, $rate a second, $state port: SYNs in 10 s, more than half" $((rate * 5)) "${words[0]}"
+      less "full connects beside them in 10 s, more than half" 50 $((words[5] + words[6]))
       kill -0 $pid || not_ok "half-open, $rate a second, $state port: healthport died"
       at_most "descriptors more than before" $(($(descriptors $pid) - fds)) 0
       at_most "KiB of resident memory more than before" $(($(resident $pid) - rss)) 64

@@ -68,7 +68,7 @@ impl Subject {
         Subject::run(Kind::Healthport, command, ports)
     }
 
-    /// With a command of its own.
+    /// With a command of its own. `kind` only says how it ends: a shell with its children.
     pub fn run(kind: Kind, mut command: Command, ports: Vec<SocketAddr>) -> Subject {
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("start what is measured");

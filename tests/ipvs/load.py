@@ -170,11 +170,13 @@ while not stop or open_now:
             if line.next <= now:
                 line.next += 1 / RATE
                 Connection(line, "/", LIMIT, now)
-    for connection in [c for c in open_now.values() if c.deadline <= now]:
-        connection.end(errno.ETIMEDOUT)
-    for fd, _ in poll.poll(0.05 if stop else max(0.001, min(line.next for line in lines) - now)):
-        if fd in open_now:
-            open_now[fd].ready(now)
+    events = poll.poll(0.05 if stop else max(0.001, min(line.next for line in lines) - now))
+    ready = {fd for fd, _ in events}
+    for fd in ready & open_now.keys():
+        open_now[fd].ready(now)
+    # Only if there was nothing to read: a loader that stalls is no answer that is late.
+    for fd in [fd for fd, c in open_now.items() if c.deadline <= now and fd not in ready]:
+        open_now[fd].end(errno.ETIMEDOUT)
 for line in lines:
     words = ("connections", "opened", "answered", "wrong", "refused", "reset", "timed-out")
     times = [f"{t - mark:.1f}" for t in (line.failed[:1] + line.failed[-1:])] or ["-", "-"]

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use command::*;
-use common::{Folder, within};
+use common::{Folder, tool, within};
 use lab::{Belief, Lab, NODES, Setup, Story};
 use load::Push;
 use plan::{
@@ -42,18 +42,23 @@ const SCALE: Scale = Scale(0.1);
 /// do.
 const RATE: u32 = 200;
 
-/// Every lab measures time, so they run one after the other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
+/// This binary is also the processes that a lab starts: `itself`, with the command's
+/// arguments. Asked as a test, it starts such a process.
 #[test]
-#[ignore = "a process of the lab, not a test: it starts its own binary"]
+#[ignore = "starts its own binary, as the lab does"]
 fn itself() {
     if env::args().any(|arg| arg == "--") {
         command::main();
     }
+    let mut command = Command::new(env::current_exe().unwrap());
+    let (ok, said) = tool(command.args(ITSELF).arg("--help"), "");
+    assert!(ok && said.contains(HELP), "{said}");
+}
+
+/// Every lab measures time, so they run one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // The parts that decide.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::config::Config;
+use crate::cycle::Cycle;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::notify::{Notify, Updates};
@@ -20,27 +21,6 @@ use crate::ports::{Ports, State};
 use crate::probe::{Outcome, Prober};
 use crate::report::Reporter;
 use crate::signals::{Signals, Wake};
-
-/// The facts of one cycle of the loop.
-#[derive(Debug)]
-pub struct Cycle<'a> {
-    /// Time since the program started.
-    pub now: Duration,
-    /// How long the probe took.
-    pub took: Duration,
-    /// What the probe found.
-    pub outcome: &'a Outcome,
-    /// The verdict, after rise and fall.
-    pub up: bool,
-    /// How many probes in a row contradict the verdict, and how many change it.
-    pub progress: (u32, u32),
-    /// Why the port is drained, if it is.
-    pub drained: Option<&'a str>,
-    /// Whether the lease had expired.
-    pub lapsed: bool,
-    /// The ports as they are now, in the order of --listen.
-    pub ports: &'a [State],
-}
 
 /// Everything the loop does that is not a decision.
 pub trait World {

@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod config;
+pub mod cycle;
 pub mod daemon;
 pub mod dial;
 pub mod health;

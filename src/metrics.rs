@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::daemon::Cycle;
+use crate::cycle::Cycle;
 use crate::lease::Lease;
 use crate::ports::{Ports, State};
 use crate::probe::ProbeResult;

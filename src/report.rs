@@ -7,7 +7,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::config::Config;
-use crate::daemon::Cycle;
+use crate::cycle::Cycle;
 use crate::ports::State;
 
 /// A line for the log.
@@ -174,24 +174,6 @@ impl Reporter<'_> {
         let time = human_time(now.saturating_sub(self.since));
         let all = human_time(now);
         format!("{state} (for {time}; {probes} probes in {all})")
-    }
-}
-
-impl Cycle<'_> {
-    /// Whether the service or the drain file keeps the port closed, rather than an
-    /// unfinished count or a system that refuses the port.
-    fn is_refused(&self) -> bool {
-        self.drained.is_some() || !self.up && !self.outcome.is_good()
-    }
-
-    /// Why the port should be open or closed.
-    fn reason(&self) -> String {
-        let sentence = &self.outcome.sentence;
-        match (self.drained, self.progress) {
-            (Some(drained), _) => drained.to_string(),
-            (None, (0, _)) => sentence.clone(),
-            (None, (count, needed)) => format!("{sentence}, {count} of {needed} in a row"),
-        }
     }
 }
 

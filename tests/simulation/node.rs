@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use healthport::config::Config;
-use healthport::daemon::{self, Cycle, World};
+use healthport::cycle::Cycle;
+use healthport::daemon::{self, World};
 use healthport::ports::State;
 use healthport::probe::{Outcome, ProbeResult};
 use healthport::signals::Wake;

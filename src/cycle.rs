@@ -1,0 +1,45 @@
+//! One cycle of the loop: the facts that the log, systemd and the metrics are told.
+
+use std::time::Duration;
+
+use crate::ports::State;
+use crate::probe::Outcome;
+
+/// The facts of one cycle of the loop.
+#[derive(Debug)]
+pub struct Cycle<'a> {
+    /// Time since the program started.
+    pub now: Duration,
+    /// How long the probe took.
+    pub took: Duration,
+    /// What the probe found.
+    pub outcome: &'a Outcome,
+    /// The verdict, after rise and fall.
+    pub up: bool,
+    /// How many probes in a row contradict the verdict, and how many change it.
+    pub progress: (u32, u32),
+    /// Why the port is drained, if it is.
+    pub drained: Option<&'a str>,
+    /// Whether the lease had expired.
+    pub lapsed: bool,
+    /// The ports as they are now, in the order of --listen.
+    pub ports: &'a [State],
+}
+
+impl Cycle<'_> {
+    /// Whether the service or the drain file keeps the port closed, rather than an
+    /// unfinished count or a system that refuses the port.
+    pub fn is_refused(&self) -> bool {
+        self.drained.is_some() || !self.up && !self.outcome.is_good()
+    }
+
+    /// Why the port should be open or closed.
+    pub fn reason(&self) -> String {
+        let sentence = &self.outcome.sentence;
+        match (self.drained, self.progress) {
+            (Some(drained), _) => drained.to_string(),
+            (None, (0, _)) => sentence.clone(),
+            (None, (count, needed)) => format!("{sentence}, {count} of {needed} in a row"),
+        }
+    }
+}

@@ -49,7 +49,6 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
     let mut health = Health::new(config.rise, config.fall);
     let mut reporter = Reporter::new(config);
     let mut updates = Updates::new(watchdog);
-    world.log(Level::Info, &reporter.start());
     // Keep-alives are up to WatchdogSec / 4 apart, plus one probe of up to --timeout.
     if watchdog.is_some_and(|watchdog| watchdog * 3 / 4 <= config.timeout) {
         world.log(
@@ -59,7 +58,7 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
     }
 
     // Reserve the port. If the system refuses, say so before the first probe.
-    for (level, line) in reporter.refused(&world.set_port(false)) {
+    for (level, line) in reporter.start(&world.set_port(false)) {
         world.log(level, &line);
     }
 
@@ -111,14 +110,14 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
             Wake::Time => {}
             Wake::Report => {
                 let now = world.now();
-                world.log(Level::Info, &reporter.account(now));
+                world.log(Level::Info, &reporter.account(now, 0, None));
                 due = now;
             }
             Wake::Stop(signal) => {
                 world.set_port(false);
                 // If this fails it is not worth a log line: systemd sent the signal.
                 let _ = world.notify("STOPPING=1\nSTATUS=stopping");
-                let account = reporter.account(world.now());
+                let account = reporter.account(world.now(), 0, None);
                 world.log(
                     Level::Info,
                     &format!("{signal}: port closed, stopping; it was: {account}"),

@@ -10,6 +10,11 @@ use crate::config::Config;
 use crate::cycle::Cycle;
 use crate::ports::State;
 
+/// How many reasons are logged while the port is closed. A service can invent a new one
+/// for every probe; a real outage was never seen to have more than five (refused, reset,
+/// late, 502, 503).
+const REASONS: usize = 8;
+
 /// A line for the log.
 type Line = (Level, String);
 
@@ -18,11 +23,12 @@ type Line = (Level, String);
 pub struct Reporter<'a> {
     config: &'a Config,
     ports: Vec<State>,
-    /// The reason for the closed port that was logged last.
-    reason: String,
-    state: String,
+    /// The reasons that were logged since the port closed.
+    reasons: Vec<String>,
+    status: String,
     since: Duration,
     probes: u64,
+    bad: u64,
 }
 
 impl Reporter<'_> {
@@ -31,17 +37,18 @@ impl Reporter<'_> {
         Reporter {
             config,
             ports: vec![State::Closed; config.listen.len()],
-            reason: String::new(),
-            state: String::new(),
+            reasons: Vec::new(),
+            status: String::new(),
             since: Duration::ZERO,
             probes: 0,
+            bad: 0,
         }
     }
 
-    /// The line logged at the start.
-    pub fn start(&self) -> String {
+    /// The lines for the start, once the ports are reserved, or failed.
+    pub fn start(&mut self, ports: &[State]) -> Vec<Line> {
         let config = self.config;
-        format!(
+        let settings = format!(
             "healthport {} probes {} every {:?}, fast {:?}, timeout {:?}, rise {}, fall {}; port {} closes within {:?} \
              of a bad answer, {:?} of a hang, opens within {:?} of a good answer; max-age {:?}",
             env!("CARGO_PKG_VERSION"),
@@ -56,90 +63,95 @@ impl Reporter<'_> {
             config.closes_after_hang(Duration::ZERO),
             config.opens_after(Duration::ZERO),
             config.max_age(),
-        )
+        );
+        let mut lines = vec![(Level::Info, settings)];
+        lines.extend(self.failures(ports));
+        self.ports = ports.to_vec();
+        lines
     }
 
-    /// The lines for ports that failed, or failed for a new reason.
-    pub fn refused(&mut self, ports: &[State]) -> Vec<Line> {
-        let before = std::mem::replace(&mut self.ports, ports.to_vec());
-        let changed = before
-            .iter()
-            .zip(ports)
-            .filter(|(before, now)| before != now);
+    /// The lines for one cycle; none if nothing changed.
+    pub fn cycle(&mut self, cycle: &Cycle) -> Vec<Line> {
+        let mut lines = Vec::new();
+        if cycle.lapsed {
+            // The expired lease has closed every port since the last cycle.
+            lines.push(self.expired());
+            self.ports.fill(State::Closed);
+            self.since = cycle.now;
+        }
+        lines.extend(self.failures(cycle.ports));
+        let opened = self.addresses(cycle.ports, |before, now| {
+            *before != State::Open && *now == State::Open
+        });
+        // A port that failed has its line already.
+        let closed = self.addresses(cycle.ports, |before, now| {
+            *before == State::Open && *now == State::Closed
+        });
+        let time = human_time(cycle.now.saturating_sub(self.since));
+        let reason = cycle.reason();
+        let is_new =
+            cycle.is_refused() && self.reasons.len() < REASONS && !self.reasons.contains(&reason);
+        let line = match (opened.as_str(), closed.as_str()) {
+            ("", "") if !is_new => None,
+            ("", "") => Some(self.still_closed(&reason)),
+            ("", closed) => Some(format!(
+                "port closed on {closed}: {reason} (open for {time})"
+            )),
+            (opened, _) => Some(format!(
+                "port open on {opened}: {reason} (closed for {time})"
+            )),
+        };
+        lines.extend(line.map(|line| (Level::Info, line)));
+
+        if !opened.is_empty() {
+            self.reasons.clear();
+        } else if is_new {
+            self.reasons.push(reason);
+        }
+        if self.ports.contains(&State::Open) != cycle.ports.contains(&State::Open) {
+            self.since = cycle.now;
+        }
+        self.ports = cycle.ports.to_vec();
+        self.status = self.describe(cycle);
+        self.probes += 1;
+        self.bad += u64::from(!cycle.outcome.is_good());
+        lines
+    }
+
+    fn expired(&self) -> Line {
+        let (max_age, rise) = (self.config.max_age(), self.config.rise);
+        let line = format!(
+            "port closed: the loop stood still for longer than --max-age {max_age:?}; it opens after {rise} good probes in a row"
+        );
+        (Level::Error, line)
+    }
+
+    /// The lines for ports that failed, or failed for another reason than before.
+    fn failures(&self, ports: &[State]) -> Vec<Line> {
         let interval = self.config.interval;
         let line = |sentence| format!("port closed: {sentence}; next try in {interval:?}");
-        changed
+        let pairs = self.ports.iter().zip(ports);
+        pairs
+            .filter(|(before, now)| before != now)
             .filter_map(|(_, now)| failure(now))
             .map(|sentence| (Level::Error, line(sentence)))
             .collect()
     }
 
-    /// The lines for one cycle; none if nothing changed.
-    pub fn cycle(&mut self, cycle: &Cycle) -> Vec<Line> {
-        let mut lines = Vec::from_iter(self.expired(cycle));
-        let before = self.ports.clone();
-        lines.extend(self.refused(cycle.ports));
-        let change = self.change(cycle, &before);
-        let reason = self.new_reason(cycle);
-        lines.extend(change.or(reason));
-        self.state = self.describe(cycle);
-        self.probes += 1;
-        lines
-    }
-
-    /// The line for an expired lease, which has closed every port since the last cycle.
-    fn expired(&mut self, cycle: &Cycle) -> Option<Line> {
-        if !cycle.lapsed {
-            return None;
-        }
-        self.ports.fill(State::Closed);
-        self.since = cycle.now;
-        let (max_age, rise) = (self.config.max_age(), self.config.rise);
-        Some((
-            Level::Error,
-            format!(
-                "port closed: no probe ended for --max-age {max_age:?}, the loop stalled; it opens after {rise} good probes in a row"
-            ),
-        ))
-    }
-
-    /// The line for ports that opened or closed.
-    fn change(&mut self, cycle: &Cycle, before: &[State]) -> Option<Line> {
-        let addresses = |changed| self.addresses(before, cycle.ports, changed);
-        let opened = addresses(|before, now| *before != State::Open && *now == State::Open);
-        // A port that failed has its line from `refused`.
-        let closed = addresses(|before, now| *before == State::Open && *now == State::Closed);
-        let reason = cycle.reason();
-        let time = human_time(cycle.now.saturating_sub(self.since));
-        if before.contains(&State::Open) != cycle.ports.contains(&State::Open) {
-            self.since = cycle.now;
-        }
-        let line = match (opened.as_str(), closed.as_str()) {
-            ("", "") => return None,
-            ("", closed) => format!("port closed on {closed}: {reason} (open for {time})"),
-            (opened, _) => {
-                self.reason.clear();
-                format!("port open on {opened}: {reason} (closed for {time})")
-            }
-        };
-        Some((Level::Info, line))
-    }
-
-    /// The line for a port that the service or the drain file keeps closed, if the
-    /// reason is not the one that was logged last.
-    fn new_reason(&mut self, cycle: &Cycle) -> Option<Line> {
-        let reason = cycle.reason();
-        if !cycle.is_refused() || self.reason == reason {
-            return None;
-        }
-        self.reason.clone_from(&reason);
+    /// The line for a reason that was not logged since the port closed.
+    fn still_closed(&self, reason: &str) -> String {
         let still = if self.probes == 0 { "" } else { "still " };
-        Some((Level::Info, format!("port {still}closed: {reason}")))
+        let last = if self.reasons.len() + 1 == REASONS {
+            "; no further reason is logged until it opens"
+        } else {
+            ""
+        };
+        format!("port {still}closed: {reason}{last}")
     }
 
     fn describe(&self, cycle: &Cycle) -> String {
         let failed: Vec<_> = cycle.ports.iter().filter_map(failure).collect();
-        let open = self.addresses(cycle.ports, cycle.ports, |_, now| *now == State::Open);
+        let open = self.addresses(cycle.ports, |_, now| *now == State::Open);
         let reason = cycle.reason();
         match (open.as_str(), failed.join("; ").as_str()) {
             ("", "") => format!("port closed: {reason}"),
@@ -151,13 +163,8 @@ impl Reporter<'_> {
     }
 
     /// The addresses for which `is_wanted` holds, given their states before and now.
-    fn addresses(
-        &self,
-        before: &[State],
-        now: &[State],
-        is_wanted: fn(&State, &State) -> bool,
-    ) -> String {
-        let ports = before.iter().zip(now).zip(&self.config.listen);
+    fn addresses(&self, now: &[State], is_wanted: fn(&State, &State) -> bool) -> String {
+        let ports = self.ports.iter().zip(now).zip(&self.config.listen);
         let wanted = ports.filter(|((before, now), _)| is_wanted(before, now));
         let list: Vec<_> = wanted.map(|(_, address)| address.to_string()).collect();
         list.join(", ")
@@ -165,15 +172,20 @@ impl Reporter<'_> {
 
     /// The state in words, for STATUS=.
     pub fn status(&self) -> &str {
-        &self.state
+        &self.status
     }
 
-    /// The state with its times and probes, for SIGUSR1 and the last line.
-    pub fn account(&self, now: Duration) -> String {
-        let (state, probes) = (&self.state, self.probes);
+    /// The status with its times and counts, for SIGUSR1 and the last line. `checks` is
+    /// how many connections were accepted, `last` how long ago the last one was.
+    pub fn account(&self, now: Duration, checks: u64, last: Option<Duration>) -> String {
+        let (status, probes, bad) = (&self.status, self.probes, self.bad);
         let time = human_time(now.saturating_sub(self.since));
         let all = human_time(now);
-        format!("{state} (for {time}; {probes} probes in {all})")
+        let checks = match last {
+            Some(last) => format!("last check {} ago, {checks} checks", human_time(last)),
+            None => "no check yet".to_string(),
+        };
+        format!("{status} (for {time}; {probes} probes, {bad} bad, in {all}; {checks})")
     }
 }
 
@@ -227,14 +239,14 @@ mod tests {
                 "lapsed" => lapsed = true,
                 "half" => progress = (1, 2),
                 "good" => (outcome.result, outcome.sentence) = (ProbeResult::Ok, "good".into()),
-                "bad" | "gone" => outcome.sentence = word.to_string(),
-                states => {
+                states if states.bytes().all(|state| b"OCAB".contains(&state)) => {
                     ports.extend(states.chars().map(|state| match state {
                         'O' => State::Open,
                         'C' => State::Closed,
                         failed => State::Failed(format!("cannot {failed}")),
                     }));
                 }
+                bad => outcome.sentence = bad.to_string(),
             }
         }
         let lines = reporter.cycle(&Cycle {
@@ -272,7 +284,9 @@ mod tests {
             (2, "bad CC", "", "port closed: bad"),
             (3, "gone CC", "port still closed: gone", "port closed: gone"),
             (4, "good half CC", "", "port closed: good, 1 of 2 in a row"),
-            // Not logged: it is the reason that was logged last.
+            // Both were logged since the port closed.
+            (5, "gone CC", "", "port closed: gone"),
+            (5, "bad CC", "", "port closed: bad"),
             (5, "gone CC", "", "port closed: gone"),
             (
                 6,
@@ -362,8 +376,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_ran_out_is_said_before_what_came_next() {
-        let expired = "! port closed: no probe ended for --max-age 8s, the loop stalled; it opens after 2 good probes in a row";
+    fn an_expired_lease_is_logged_before_what_came_next() {
+        let expired = "! port closed: the loop stood still for longer than --max-age 8s; it opens after 2 good probes in a row";
         let open = "port open on 127.0.0.1:1, [::1]:2: good (closed for ";
         plays(&[
             (1, "up good OO", &format!("{open}1.0s)"), "port open: good"),
@@ -384,26 +398,55 @@ mod tests {
     }
 
     #[test]
-    fn the_account_has_times_and_probes() {
+    fn a_service_that_invents_reasons_is_bounded() {
         let config = config();
         let mut reporter = Reporter::new(&config);
-        let account = |reporter: &Reporter, now| reporter.account(Duration::from_millis(now));
+        let mut play = |facts: &str| cycle(&mut reporter, Duration::ZERO, facts);
+        let invented = |play: &mut dyn FnMut(&str) -> String| -> Vec<String> {
+            let lines = (0..1_000).map(|number| play(&format!("invented-{number} CC")));
+            lines.filter(|line| !line.is_empty()).collect()
+        };
+        // The second time, one reason comes with the line that the port closed.
+        for logged in [REASONS, REASONS - 1] {
+            let lines = invented(&mut play);
+            assert_eq!(lines.len(), logged, "{lines:#?}");
+            assert!(lines[logged - 1].ends_with("; no further reason is logged until it opens"));
+            assert!(play("up good OO").starts_with("port open on "));
+            assert!(play("bad CC").starts_with("port closed on "));
+        }
+    }
+
+    #[test]
+    fn the_account_has_times_and_counts() {
+        let config = config();
+        let mut reporter = Reporter::new(&config);
+        cycle(&mut reporter, Duration::from_secs(59), "bad CC");
         cycle(&mut reporter, Duration::from_secs(60), "up good OO");
         cycle(&mut reporter, Duration::from_secs(61), "up good OO");
-        assert_eq!(
-            account(&reporter, 61_999),
-            "port open: good (for 1.9s; 2 probes in 1m 1s)"
-        );
-        let long = 60_000 + 25 * 3_600_000;
-        assert_eq!(
-            account(&reporter, long),
-            "port open: good (for 1d 1h; 2 probes in 1d 1h)"
-        );
-        let long = 62_000 + 61 * 60_000;
-        assert_eq!(
-            account(&reporter, long),
-            "port open: good (for 1h 1m; 2 probes in 1h 2m)"
-        );
+        for (now, checks, last, expected) in [
+            (
+                61_999,
+                0,
+                None,
+                "(for 1.9s; 3 probes, 1 bad, in 1m 1s; no check yet)",
+            ),
+            (
+                60_000 + 25 * 3_600_000,
+                812,
+                Some(1_400),
+                "(for 1d 1h; 3 probes, 1 bad, in 1d 1h; last check 1.4s ago, 812 checks)",
+            ),
+            (
+                62_000 + 61 * 60_000,
+                1,
+                Some(0),
+                "(for 1h 1m; 3 probes, 1 bad, in 1h 2m; last check 0.0s ago, 1 checks)",
+            ),
+        ] {
+            let now = Duration::from_millis(now);
+            let account = reporter.account(now, checks, last.map(Duration::from_millis));
+            assert_eq!(account, format!("port open: good {expected}"));
+        }
     }
 
     #[test]
@@ -415,6 +458,13 @@ mod tests {
              port 127.0.0.1:1, [::1]:2 closes within 1.1s of a bad answer, 7s of a hang, \
              opens within 1.1s of a good answer; max-age 8s"
         );
-        assert_eq!(Reporter::new(&config()).start(), expected);
+        let config = config();
+        let failed = State::Failed("cannot A".to_string());
+        let lines = Reporter::new(&config).start(&[State::Closed, failed]);
+        let [settings, (Level::Error, failure)] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        assert_eq!(*settings, (Level::Info, expected.to_string()));
+        assert_eq!(failure, "port closed: cannot A; next try in 1s");
     }
 }

@@ -44,7 +44,7 @@ pub fn command_line(bytes: &[u8]) -> bool {
     assert!(config.drain_file.iter().all(|path| path.is_absolute()));
     assert_ne!(config.expect_body.as_deref(), Some(""));
     // "What it returns can be used without another check."
-    let _ = (Prober::new(&config), Reporter::new(&config).start());
+    let _ = (Prober::new(&config), Reporter::new(&config).start(&[]));
     assert!(config.to_string().contains("worst-case times"));
     true
 }

@@ -496,7 +496,7 @@ impl World for Scripted<'_> {
         self.say(|| format!("log: {line}"));
         let is_named = |port: &Port| line.contains(&port.address.to_string());
         let lost = level == Level::Error && line.contains("cannot accept on");
-        let stood_still = level == Level::Error && line.contains("no probe ended");
+        let stood_still = level == Level::Error && line.contains("the loop stood still");
         let stopping = line.starts_with("SIGTERM: port closed");
         self.seen.is_warned |= line.contains("WatchdogSec=");
         for port in &mut self.ports {

@@ -198,6 +198,22 @@ fn an_answer_that_is_late_does_not_close_the_port() {
     first_published.says("port closed on");
 }
 
+/// A proxy whose backend is down may answer 502 and 504 in turn: up to 84,000 lines a day.
+#[test]
+fn two_reasons_in_turn_are_two_lines() {
+    let address = own_address();
+    let service = Service::router(address);
+    let number = AtomicUsize::new(502);
+    service.does(move |mut stream| {
+        read_head(&mut stream);
+        let status = number.fetch_xor(502 ^ 504, Ordering::SeqCst);
+        let _ = write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+    });
+    let healthport = Healthport::start(address, &service, &[]);
+    probes(&service, 50);
+    assert_eq!(healthport.log().len(), 3, "{:#?}", healthport.log());
+}
+
 /// The interval runs from start to start, without drift, and without a burst after a
 /// probe that overran.
 #[test]

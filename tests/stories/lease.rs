@@ -49,7 +49,8 @@ fn a_stalled_loop_loses_the_port_and_earns_it_again() {
     let log = reader.join().unwrap();
     let lines: Vec<_> = log.lines().collect();
     let at = |part: &str| lines.iter().position(|line| line.contains(part));
-    let told = at("no probe ended for --max-age 3s").unwrap_or_else(|| panic!("{log}"));
+    let told =
+        at("the loop stood still for longer than --max-age 3s").unwrap_or_else(|| panic!("{log}"));
     assert!(lines[told].starts_with("ERROR"), "{}", lines[told]);
     let opens: Vec<_> = (0..lines.len())
         .filter(|&line| lines[line].contains("port open on"))
@@ -165,7 +166,7 @@ fn a_stopped_process_closes_when_it_goes_on() {
     service.not_ready();
     healthport.signal(Signal::CONT);
     healthport.closes();
-    healthport.says("no probe ended for --max-age 500ms");
+    healthport.says("the loop stood still for longer than --max-age 500ms");
     service.ready();
     healthport.opens();
 }

@@ -37,8 +37,8 @@ pub struct Config {
     pub header: Vec<(HeaderName, HeaderValue)>,
     /// --drain-file.
     pub drain_file: Option<PathBuf>,
-    /// --max-age, if it is given.
-    pub max_age: Option<Duration>,
+    /// --max-age: how long the loop may stand still.
+    pub max_age: Duration,
     /// --metrics-listen.
     pub metrics_listen: Option<SocketAddr>,
     /// --log-level.
@@ -52,10 +52,9 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 18898))],
             interval: Duration::from_secs(1),
             fast_interval: None,
-            // A ready router with 10,000 routes takes up to 1.9 s to answer while it
-            // writes its configuration. A router whose HAProxy hangs reports that after
-            // 2 s.
-            timeout: Duration::from_secs(3),
+            // A ready router with 30,000 routes takes up to 9 s to answer while it writes
+            // its configuration. A router whose HAProxy hangs reports that after 2 s.
+            timeout: Duration::from_secs(10),
             rise: 1,
             // All routers write their configurations at the same moment. One late
             // answer must not take a node out of service, least of all every node at
@@ -66,7 +65,7 @@ impl Default for Config {
             method: Method::GET,
             header: Vec::new(),
             drain_file: None,
-            max_age: None,
+            max_age: Duration::from_secs(4),
             metrics_listen: None,
             log_level: LevelFilter::Info,
         }
@@ -79,13 +78,6 @@ impl Config {
     pub fn fast_interval(&self) -> Duration {
         let default = self.interval.min(Duration::from_millis(100));
         self.fast_interval.unwrap_or(default)
-    }
-
-    /// How long an open port outlives the last probe. Two probes end at most interval +
-    /// timeout apart, so by default the loop may stall for as long again.
-    pub fn max_age(&self) -> Duration {
-        let default = 2 * (self.interval + self.timeout);
-        self.max_age.unwrap_or(default)
     }
 
     /// The longest time from the moment the service turns bad to a closed port, if each
@@ -134,7 +126,7 @@ closes {:?} after the last probe if healthport itself stalls
             self.closes_after_bad(Duration::ZERO),
             self.closes_after_hang(Duration::ZERO),
             self.opens_after(Duration::ZERO),
-            self.max_age(),
+            self.max_age,
         )
     }
 }

@@ -164,7 +164,7 @@ pub struct Host {
 impl Host {
     /// Assembles the parts; opens nothing.
     pub fn new(config: &Config, notify: Notify, signals: Signals) -> Host {
-        let ports = Ports::new(&config.listen, config.max_age());
+        let ports = Ports::new(&config.listen, config.max_age);
         Host {
             start: Instant::now(),
             prober: Prober::new(config),

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
     match command {
-        Command::Help => print(&options::help()),
+        Command::Help => print(options::HELP),
         Command::Version => print(&version()),
         Command::CheckConfig => print(&config.to_string()),
         Command::Once => {

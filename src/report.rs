@@ -62,7 +62,7 @@ impl Reporter<'_> {
             config.closes_after_bad(Duration::ZERO),
             config.closes_after_hang(Duration::ZERO),
             config.opens_after(Duration::ZERO),
-            config.max_age(),
+            config.max_age,
         );
         let mut lines = vec![(Level::Info, settings)];
         lines.extend(self.failures(ports));
@@ -119,7 +119,7 @@ impl Reporter<'_> {
     }
 
     fn expired(&self) -> Line {
-        let (max_age, rise) = (self.config.max_age(), self.config.rise);
+        let (max_age, rise) = (self.config.max_age, self.config.rise);
         let line = format!(
             "port closed: the loop stood still for longer than --max-age {max_age:?}; it opens after {rise} good probes in a row"
         );
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn an_expired_lease_is_logged_before_what_came_next() {
-        let expired = "! port closed: the loop stood still for longer than --max-age 8s; it opens after 2 good probes in a row";
+        let expired = "! port closed: the loop stood still for longer than --max-age 4s; it opens after 2 good probes in a row";
         let open = "port open on 127.0.0.1:1, [::1]:2: good (closed for ";
         plays(&[
             (1, "up good OO", &format!("{open}1.0s)"), "port open: good"),
@@ -454,9 +454,9 @@ mod tests {
         let expected = concat!(
             "healthport ",
             env!("CARGO_PKG_VERSION"),
-            " probes http://localhost:1936/healthz/ready every 1s, fast 100ms, timeout 3s, rise 2, fall 2; \
-             port 127.0.0.1:1, [::1]:2 closes within 1.1s of a bad answer, 7s of a hang, \
-             opens within 1.1s of a good answer; max-age 8s"
+            " probes http://localhost:1936/healthz/ready every 1s, fast 100ms, timeout 10s, rise 2, fall 2; \
+             port 127.0.0.1:1, [::1]:2 closes within 1.1s of a bad answer, 21s of a hang, \
+             opens within 1.1s of a good answer; max-age 4s"
         );
         let config = config();
         let failed = State::Failed("cannot A".to_string());

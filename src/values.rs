@@ -1,9 +1,11 @@
 //! Parses one value of the command line; returns nothing if it is not allowed.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use ureq::http::{HeaderName, HeaderValue, Uri};
+use log::LevelFilter;
+use ureq::http::{HeaderName, HeaderValue, Method, Uri};
 
 /// A decimal number and a unit: `500ms`, `1.5s`, `2m`.
 pub fn duration(text: &str) -> Option<Duration> {
@@ -25,6 +27,34 @@ pub fn duration(text: &str) -> Option<Duration> {
     u64::try_from(whole + fraction)
         .ok()
         .map(Duration::from_nanos)
+}
+
+/// A whole number. `parse` alone would take "+1" too.
+pub fn count(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+/// Anything but nothing.
+pub fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_string())
+}
+
+/// An absolute path: the working directory is the unit's or the image's.
+pub fn path(text: &str) -> Option<PathBuf> {
+    text.starts_with('/').then(|| text.into())
+}
+
+/// A method whose answer can be judged.
+pub fn method(text: &str) -> Option<Method> {
+    text.parse()
+        .ok()
+        .filter(|method| [Method::GET, Method::HEAD].contains(method))
+}
+
+/// A log level in lower case. "off" would also hide why the port is closed.
+pub fn level(text: &str) -> Option<LevelFilter> {
+    let level: LevelFilter = text.parse().ok()?;
+    (level != LevelFilter::Off && text == level.as_str().to_lowercase()).then_some(level)
 }
 
 /// A URL that can be probed, whatever its host is.

@@ -2,6 +2,7 @@
 //! Everything that waits polls with a deadline.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod help;
 pub mod kernel;
 pub mod proc;
 pub mod zoo;

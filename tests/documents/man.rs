@@ -1,5 +1,5 @@
 //! The man page is the reference, so it must not drift. It agrees, in both directions,
-//! with the rows of options.rs (names, defaults, ranges), with /metrics (names), with
+//! with --help (names, defaults, ranges), with /metrics (names), with
 //! main.rs (exit codes) and with the source (every message). And it renders without a
 //! warning.
 
@@ -9,9 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{Folder, tool};
+use crate::common::{Folder, help, tool};
 use healthport::metrics::Metrics;
-use healthport::options::ROWS;
 use healthport::ports::Ports;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/healthport.8");
@@ -39,36 +38,16 @@ struct OptionEntry {
     ranges: BTreeSet<String>,
 }
 
-/// Every "to" between two numbers, with them: `10ms to 60m`, `1 to 100`.
-fn ranges(text: &str) -> BTreeSet<String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let number = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
-    words
-        .windows(3)
-        .filter(|w| w[1] == "to" && number(w[0]) && number(w[2]))
-        .map(|w| format!("{} to {}", w[0], w[2].trim_end_matches(['.', ',', ';'])))
-        .collect()
-}
-
 /// The options of the program.
-fn of_rows() -> BTreeMap<String, OptionEntry> {
-    let entries = ROWS.iter().map(|row| {
-        let help = row.help();
-        let (_, argument) = row.names.split_once(row.name()).unwrap();
-        let default = help
-            .strip_suffix(']')
-            .and_then(|help| help.rsplit_once('['));
+fn of_help() -> BTreeMap<String, OptionEntry> {
+    let entries = help::entries().into_iter().map(|option| {
         let entry = OptionEntry {
-            short: row
-                .names
-                .split_once(", ")
-                .map(|(short, _)| short[1..].to_string()),
-            // The quotes are the shell's.
-            argument: argument.trim_matches([' ', '\'']).to_string(),
-            default: default.map(|(_, default)| default.to_string()),
-            ranges: ranges(&format!("{} {}", help, row.allowed())),
+            short: option.short.as_ref().map(|short| short[1..].to_string()),
+            argument: option.argument.clone(),
+            default: option.default().map(str::to_string),
+            ranges: option.ranges().into_iter().collect(),
         };
-        (row.name().to_string(), entry)
+        (option.name, entry)
     });
     entries.collect()
 }
@@ -95,7 +74,7 @@ fn of_page() -> BTreeMap<String, OptionEntry> {
                 short,
                 argument,
                 default,
-                ranges: ranges(body),
+                ranges: help::ranges(body).into_iter().collect(),
             };
             (name.to_string(), entry)
         })
@@ -105,7 +84,7 @@ fn of_page() -> BTreeMap<String, OptionEntry> {
 #[test]
 fn options_are_those_of_the_program() {
     let mut page = of_page();
-    for (name, entry) in &of_rows() {
+    for (name, entry) in &of_help() {
         let on_page = page
             .remove(name)
             .unwrap_or_else(|| panic!("the page lacks --{name}"));
@@ -117,7 +96,7 @@ fn options_are_those_of_the_program() {
             ranges: ranges.clone(),
             ..on_page
         };
-        assert_eq!(entry, &on_page, "--{name}: the row (left), page (right)");
+        assert_eq!(entry, &on_page, "--{name}: --help (left), page (right)");
     }
     assert!(
         page.is_empty(),
@@ -283,7 +262,7 @@ fn sentences_of_the_source_are_on_the_page() {
         // Answers to a client of /metrics, and the RANGE that an option accepts.
         let is_answer = file == "responder.rs"
             && (sentence.ends_with('\n') || sentence.starts_with(|c: char| c.is_ascii_digit()));
-        let is_range = sentence.contains("{range}") || sentence.contains("{least}");
+        let is_range = sentence.contains("{least}") || sentence.starts_with("a whole number");
         let is_setting = file == "config.rs" && sentence.starts_with("worst-case times");
         let mut lines = sentence.lines();
         let is_said = lines.all(|line| messages.iter().any(|message| says(message, line)));

@@ -87,7 +87,7 @@ fn every_link_leads_somewhere() {
 /// Every option that a page gives to healthport exists.
 #[test]
 fn the_options_exist() {
-    let help = healthport::options::help();
+    let help = healthport::options::HELP;
     let mut options = 0;
     for (page, text) in pages() {
         // The namespace of oc and the value of a label are no commands.

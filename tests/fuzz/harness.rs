@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use healthport::config::Config;
 use healthport::dial;
-use healthport::options::{ROWS, Takes, parse};
+use healthport::options::parse;
 use healthport::probe::Prober;
 use healthport::report::Reporter;
 use healthport::responder::{Reply, reply_to};
@@ -29,12 +29,11 @@ pub fn command_line(bytes: &[u8]) -> bool {
         }
     };
     let ms = Duration::from_millis;
-    let cycle = config.interval + config.timeout;
     assert!((ms(10)..=ms(3_600_000)).contains(&config.interval));
     assert!((ms(10)..=config.interval).contains(&config.fast_interval()));
     assert!((ms(1)..=ms(60_000)).contains(&config.timeout));
     assert!((1..=100).contains(&config.rise) && (1..=100).contains(&config.fall));
-    assert!((cycle..=ms(14_400_000)).contains(&config.max_age()));
+    assert!((ms(2_000)..=ms(14_400_000)).contains(&config.max_age));
     assert!((1..=16).contains(&config.listen.len()));
     let ports = config.listen.iter().chain(&config.metrics_listen);
     assert!(ports.into_iter().all(|address| address.port() > 0));
@@ -51,28 +50,28 @@ pub fn command_line(bytes: &[u8]) -> bool {
 
 /// One value for every option that takes a duration or a list of codes.
 pub fn values(bytes: &[u8]) -> bool {
-    // Keep out of the limits that options set each other.
     let with = |option: &str| -> Option<Config> {
         let value = [b"--", option.as_bytes(), b"=", bytes].concat();
-        let args = ["--interval=60m", "--max-age=240m"].map(OsString::from);
-        let parsed = parse(args.into_iter().chain([OsString::from_vec(value)]));
-        parsed.ok().map(|(_, config)| config)
+        // A fast interval may be as long as the interval.
+        let args = [OsString::from("--interval=60m"), OsString::from_vec(value)];
+        parse(args).ok().map(|(_, config)| config)
     };
     let text = std::str::from_utf8(bytes).ok();
     let meant = text.and_then(nanoseconds);
     let is_near = |a: u128, b: u128| a.abs_diff(b) <= 1 + b / 1_000_000_000;
     let mut accepted = false;
-    for row in ROWS {
-        let Takes::Time(least, most, _) = row.takes else {
-            continue;
-        };
-        // A cycle takes up to an hour and the default timeout.
-        let least = nanoseconds(least).unwrap_or(3_603_000_000_000);
-        let most = nanoseconds(most).expect("a duration");
-        let config = with(row.name());
+    type Field = fn(&Config) -> Duration;
+    let times: [(&str, u64, u64, Field); 4] = [
+        ("interval", 10, 3_600_000, |config| config.interval),
+        ("fast-interval", 10, 3_600_000, Config::fast_interval),
+        ("timeout", 1, 60_000, |config| config.timeout),
+        ("max-age", 2_000, 14_400_000, |config| config.max_age),
+    ];
+    for (option, least, most, field) in times {
+        let (least, most) = (u128::from(least) * 1_000_000, u128::from(most) * 1_000_000);
+        let config = with(option);
         accepted |= config.is_some();
-        let got = config.map(|config| nanoseconds(&(row.show)(&config)).expect("a duration"));
-        let option = row.name();
+        let got = config.map(|config| field(&config).as_nanos());
         match (meant, got) {
             // Rounding the last digits of a fraction may cross the limit.
             (Some(meant), _) if is_near(meant, least) || is_near(meant, most) => {}

@@ -196,7 +196,7 @@ fn config(random: &mut Rng) -> Config {
         timeout,
         rise: random.u32(1..=4),
         fall: random.u32(1..=4),
-        max_age: Some(cycle + random.u32(0..=2) * cycle),
+        max_age: cycle + random.u32(0..=2) * cycle,
         ..Config::default()
     }
 }
@@ -245,7 +245,7 @@ impl<'a> Scripted<'a> {
             drained: false,
             drained_until: [Duration::ZERO, Duration::MAX][random.usize(..2)],
             ports: config.listen.iter().map(port).collect(),
-            lease: config.max_age(),
+            lease: config.max_age,
             seen: Seen::default(),
             random,
         }
@@ -270,7 +270,7 @@ impl<'a> Scripted<'a> {
     /// machine is busy.
     fn stall(&mut self) {
         if one_in(&mut self.random, self.stalls) {
-            let time = up_to(&mut self.random, 2 * self.config.max_age());
+            let time = up_to(&mut self.random, 2 * self.config.max_age);
             self.say(|| format!("stalls for {time:?}"));
             self.seen.calm = 0;
             self.run_for(time, true);
@@ -339,7 +339,7 @@ impl<'a> Scripted<'a> {
                 "open without {rise} good, or after {fall} bad in a row"
             );
             let age = self.now - self.seen.probed;
-            assert!(age <= config.max_age(), "open {age:?} after the last probe");
+            assert!(age <= config.max_age, "open {age:?} after the last probe");
             let open_for = self.awake - self.seen.service_since;
             let bound = match (self.service, self.seen.has_hung) {
                 (Service::Ready, _) => Duration::MAX,
@@ -433,7 +433,7 @@ impl World for Scripted<'_> {
     /// As in ports.rs, the lease is over at the very instant at which it expires.
     fn renew(&mut self) -> bool {
         let in_time = self.lease > self.now || !self.ports.iter().any(|port| port.held);
-        self.lease = self.now + self.config.max_age();
+        self.lease = self.now + self.config.max_age;
         if !in_time {
             assert!(self.stalls > 0, "the lease expired under a loop that runs");
             self.tally.lapsed += 1;

@@ -53,7 +53,7 @@ pub fn port(
         life: life.clone(),
         answer,
         held: false,
-        lease: life.start + config.max_age(),
+        lease: life.start + config.max_age,
         spins: 0,
         changes: Vec::new(),
     };
@@ -109,7 +109,7 @@ impl<F: FnMut(Duration) -> Answer> World for Node<'_, F> {
 
     fn renew(&mut self) -> bool {
         let in_time = self.lease > self.now || !self.held;
-        self.lease = self.now + self.config.max_age();
+        self.lease = self.now + self.config.max_age;
         in_time
     }
 
@@ -198,7 +198,10 @@ fn one_late_answer_in_five_never_closes() {
 /// late. That may take up to twice the timeout, and a probe may come at any moment of it.
 #[test]
 fn two_timeouts_in_a_row_close_and_nothing_less() {
-    let config = Config::default();
+    let config = Config {
+        max_age: MINUTE,
+        ..Config::default()
+    };
     let closes_in = |writing: Duration, begin: Duration| {
         let end = begin + writing;
         let writes = begin..end;
@@ -215,7 +218,7 @@ fn two_timeouts_in_a_row_close_and_nothing_less() {
     assert_eq!(closes_in(writing, begin(0)), 1);
 }
 
-/// The default of --max-age. The ends of two probes are at most interval + timeout apart,
+/// The ends of two probes are at most interval + timeout apart,
 /// if the first is answered at once and the second never is. The loop may stand still for
 /// as long again, and at the end of that time the port closes.
 #[test]
@@ -233,6 +236,7 @@ fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
             timeout,
             // One probe without an answer must not close the port here.
             fall: 2,
+            max_age: 2 * (interval + timeout),
             ..Config::default()
         };
         // The first probe takes this long. The second is never answered, and healthport
@@ -256,7 +260,7 @@ fn the_lease_outlives_a_standstill_as_long_as_a_cycle() {
         let (at_once, cycle) = (Duration::ZERO, interval + timeout);
         let settings = format!("{interval:?}, {timeout:?}");
         assert_eq!(closed(at_once, cycle - STEP), None, "{settings}");
-        assert_eq!(closed(at_once, cycle), Some(config.max_age()), "{settings}");
+        assert_eq!(closed(at_once, cycle), Some(config.max_age), "{settings}");
         // If every probe takes nearly the whole timeout, their ends are closer together.
         assert_eq!(closed(timeout - STEP, cycle), None, "{settings}");
     }

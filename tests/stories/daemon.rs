@@ -140,7 +140,8 @@ fn the_defaults_react_in_the_times_that_they_print() {
     let ms = Duration::from_millis;
     let address = own_address();
     let service = Service::router(address);
-    let healthport = Healthport::with_defaults(address, &service, &[]);
+    let args = ["--timeout", "3s", "--max-age", "8s"];
+    let healthport = Healthport::with_defaults(address, &service, &args);
     let changes = |within: Duration, open: bool| {
         let start = Instant::now();
         let what = if open { "open port" } else { "closed port" };

@@ -158,15 +158,15 @@ fn a_stopped_process_closes_when_it_goes_on() {
     let healthport = Healthport::start(
         address,
         &service,
-        &["--timeout", "100ms", "--max-age", "500ms"],
+        &["--timeout", "100ms", "--max-age", "2s"],
     );
     healthport.opens();
     healthport.signal(Signal::STOP);
-    thread::sleep(Duration::from_millis(1000));
+    thread::sleep(Duration::from_millis(2500));
     service.not_ready();
     healthport.signal(Signal::CONT);
     healthport.closes();
-    healthport.says("the loop stood still for longer than --max-age 500ms");
+    healthport.says("the loop stood still for longer than --max-age 2s");
     service.ready();
     healthport.opens();
 }

@@ -5,41 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::common::help::{self, Entry};
 use crate::common::run;
 use healthport::config::Config;
-use healthport::options::{ROWS, Row, Takes};
-
-const HELP: &str = "\
-healthport: opens a TCP port only while an HTTP health endpoint says ready
-
-usage: healthport [OPTIONS]
-
-  -u, --url URL               what to probe: plain HTTP, IP address or localhost
-                              [http://localhost:1936/healthz/ready]
-  -l, --listen ADDR:PORT      the port to open, up to 16 times [0.0.0.0:18898]
-  -i, --interval DURATION     from one probe to the next, 10ms to 60m [1s]
-      --fast-interval DURATION  while a change is being counted, 10ms to 60m
-                              [100ms, or the interval where that is shorter]
-  -t, --timeout DURATION      limit for a whole probe, 1ms to 1m [3s]
-      --rise N                good probes in a row to open, 1 to 100 [1]
-      --fall N                bad probes in a row to close, 1 to 100 [2]
-      --expect-status LIST    good status codes, like 200,204,300-399 [200]
-      --expect-body TEXT      the first 10 KiB of the body must contain TEXT
-      --method METHOD         GET or HEAD [GET]
-      --header 'NAME: VALUE'  extra header, repeatable; Host replaces the URL's
-      --drain-file PATH       absolute path; the port is closed while it exists
-      --max-age DURATION      close when no probe has ended for this long
-                              [2 x (interval + timeout)]
-      --metrics-listen ADDR:PORT  serve /metrics and /livez there [off]
-      --once                  probe once, print the result, exit 0 or 1
-      --check-config          print the settings and worst-case times, exit 0
-      --log-level LEVEL       error, warn, info, debug or trace [info]
-  -h, --help                  print this and exit
-  -V, --version               print the version and exit
-
-A DURATION needs a unit: ms, s or m. SIGUSR1 logs the state.
-Everything else is in healthport(8).
-";
+use healthport::options::HELP;
 
 /// What --check-config prints without other options.
 const DEFAULTS: &str = "\
@@ -47,7 +16,7 @@ url            http://localhost:1936/healthz/ready
 listen         0.0.0.0:18898
 interval       1s
 fast-interval  100ms
-timeout        3s
+timeout        10s
 rise           1
 fall           2
 expect-status  200
@@ -55,16 +24,16 @@ expect-body    off
 method         GET
 header         off
 drain-file     off
-max-age        8s
+max-age        4s
 metrics-listen off
 log-level      info
 
 worst-case times, each plus the duration of one answered probe (a probe that
 takes longer than its interval counts in place of the interval):
 closes 1.1s after a bad answer
-closes 7s after a hang
+closes 21s after a hang
 opens 1s after a good answer
-closes 8s after the last probe if healthport itself stalls
+closes 4s after the last probe if healthport itself stalls
 ";
 
 const URL: &str = "a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)";
@@ -74,7 +43,8 @@ const NAME: &str = "its host must be an IP address or localhost, since names are
                     looked up; to send a name, use --header 'Host: NAME'";
 const INTERVAL: &str = "a number with its unit (ms, s or m), from 10ms to 60m";
 const TIMEOUT: &str = "a number with its unit (ms, s or m), from 1ms to 1m";
-const MAX_AGE: &str = "a number with its unit (ms, s or m), from interval + timeout to 240m";
+const MAX_AGE: &str =
+    "a number with its unit (ms, s or m), from 2s to 240m, since the loop moves once a second";
 const COUNT: &str = "a whole number from 1 to 100";
 const STATUS: &str = "codes and ranges from 200 to 599, like 200,204,300-399";
 const HEADER: &str = "'NAME: VALUE' on one line";
@@ -126,7 +96,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "|ok|20|0200|+200|100|600|200,|200, 204|299-200|200-|200-299-399",
     ),
     ("--expect-body", "a non-empty text", ""),
-    ("--method", "GET or HEAD", "|get|POST"),
+    ("--method", "GET or HEAD", "|get|POST|OPTIONS"),
     (
         "--header",
         HEADER,
@@ -138,13 +108,13 @@ const WRONG: &[(&str, &str, &str)] = &[
         "an absolute path",
         "|router.drain|./router.drain|../etc/router.drain",
     ),
-    ("--max-age", MAX_AGE, "|4|241m"),
+    ("--max-age", MAX_AGE, "|4|1s|1999ms|241m"),
     (
         "--metrics-listen",
         ADDRESS,
         "|9100|0.0.0.0:0|224.0.0.1:9100",
     ),
-    ("--log-level", LEVEL, "|off|INFO|3"),
+    ("--log-level", LEVEL, "|off|INFO|Info|3"),
 ];
 
 /// Exit code 64, nothing on stdout, one line with all of `parts`, and the hint.
@@ -164,10 +134,14 @@ fn is_usage_error<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], parts: &[&str])
     assert_eq!(lines[1], "Try 'healthport --help'", "{args:?}");
 }
 
-/// The rows of the options with a value, and their names.
-fn settings() -> impl Iterator<Item = (&'static Row, String)> {
-    let rows = ROWS.iter().filter(|row| row.takes_a_value());
-    rows.map(|row| (row, format!("--{}", row.name())))
+/// The options that take a value, and their names.
+fn settings() -> impl Iterator<Item = (Entry, String)> {
+    let entries = help::entries().into_iter();
+    let settings = entries.filter(|entry| !entry.argument.is_empty());
+    settings.map(|entry| {
+        let option = format!("--{}", entry.name);
+        (entry, option)
+    })
 }
 
 #[test]
@@ -184,20 +158,20 @@ fn every_wrong_value_is_named() {
 
 #[test]
 fn every_option_with_a_value_is_in_the_table() {
-    for (row, option) in settings() {
+    for (entry, option) in settings() {
         assert!(
             WRONG.iter().any(|(wrong, ..)| *wrong == option),
             "{option}: no wrong value is tried"
         );
         is_usage_error(&[&option], &[&option, "needs a value"]);
-        if let Some((short, _)) = row.names.split_once(", ") {
+        if let Some(short) = &entry.short {
             is_usage_error(&[short, "\n"], &[&option, r#""\n""#, "it takes"]);
             is_usage_error(&[short], &[&option, "needs a value"]);
         }
     }
 }
 
-/// A field without a row could not be set, and one that nothing reads would do
+/// A field without an option could not be set, and one that nothing reads would do
 /// nothing.
 #[test]
 fn every_field_is_an_option_and_is_used() {
@@ -205,10 +179,13 @@ fn every_field_is_an_option_and_is_used() {
     let lines = debug.lines().filter_map(|line| line.strip_prefix("    "));
     let fields = lines.filter_map(|line| Some(line.split_once(": ")?.0));
     let fields: Vec<_> = fields.filter(|field| !field.starts_with(' ')).collect();
-    let rows: Vec<_> = settings()
-        .map(|(row, _)| row.name().replace('-', "_"))
+    let options: Vec<_> = settings()
+        .map(|(entry, _)| entry.name.replace('-', "_"))
         .collect();
-    assert_eq!(fields, rows, "the fields of Config (left), ROWS (right)");
+    assert_eq!(
+        fields, options,
+        "the fields of Config (left), --help (right)"
+    );
 
     let files = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
     let files = files.map(|file| file.unwrap().path());
@@ -230,10 +207,11 @@ fn every_field_is_an_option_and_is_used() {
 
 #[test]
 fn what_is_not_an_option_is_an_error() {
-    for row in ROWS.iter().filter(|row| !row.takes_a_value()) {
+    let commands = help::entries().into_iter();
+    for command in commands.filter(|entry| entry.argument.is_empty()) {
         for (value, shown) in [("x", r#""x""#), ("", r#""""#)] {
-            let given = format!("--{}={value}", row.name());
-            is_usage_error(&[given], &[row.name(), shown, "it takes no value"]);
+            let given = format!("--{}={value}", command.name);
+            is_usage_error(&[given], &[&command.name, shown, "it takes no value"]);
         }
     }
     is_usage_error(&["--frobnicate"], &["unknown option '--frobnicate'"]);
@@ -312,11 +290,13 @@ fn options_that_do_not_go_together() {
     let most: Vec<_> = listen(16).chain(["--check-config".to_string()]).collect();
     assert_eq!(run(&most).0, Some(0));
 
-    is_usage_error(
-        &["--max-age", "1s"],
-        &["--max-age", "1s", "interval + timeout, 4s"],
-    );
-    is_usage_error(&["--max-age", "3999ms"], &["--max-age", "3.999s"]);
+    // Each would be half the truth.
+    for url in ["--url", "-u"] {
+        is_usage_error(
+            &["--url", "http://[::1]/", url, "http://[::1]/"],
+            &["--url is given twice: run one instance per URL"],
+        );
+    }
     for args in [
         &["--fast-interval", "1001ms"][..],
         &["--interval", "1s", "--fast-interval", "1.001s"],
@@ -395,78 +375,104 @@ fn the_worst_cases_add_up() {
     adds_up("--timeout 500ms --fall 1", "1s", "1.5s", "1s");
 }
 
-#[test]
-fn right_values_are_taken() {
-    let (value, _) = check_config(&[
-        "-u",
+/// An option, a value, and how --check-config shows it.
+const RIGHT: &[(&str, &str, &str)] = &[
+    (
+        "--url",
         "http://[::1]:8080/a/b?c=d",
-        "-l[::]:18898",
+        "http://[::1]:8080/a/b?c=d",
+    ),
+    ("--listen", "[::]:18898", "[::]:18898"),
+    ("--interval", "1.5s", "1.5s"),
+    ("--interval", "60m", "3600s"),
+    ("--fast-interval", "10ms", "10ms"),
+    ("--fast-interval", "1s", "1s"),
+    ("--timeout", "1ms", "1ms"),
+    ("--timeout", "1m", "60s"),
+    ("--rise", "2", "2"),
+    ("--rise", "100", "100"),
+    ("--fall", "1", "1"),
+    ("--fall", "100", "100"),
+    ("--expect-status", "200,204,300-399", "200,204,300-399"),
+    ("--expect-status", "599", "599"),
+    ("--expect-body", "- ok -", "- ok -"),
+    ("--method", "HEAD", "HEAD"),
+    // The value may be a secret.
+    ("--header", "Authorization:Bearer secret", "authorization"),
+    ("--drain-file", "/run/drain", "/run/drain"),
+    ("--max-age", "2s", "2s"),
+    ("--max-age", "240m", "14400s"),
+    ("--metrics-listen", "127.0.0.1:1", "127.0.0.1:1"),
+    ("--log-level", "error", "error"),
+    ("--log-level", "warn", "warn"),
+    ("--log-level", "debug", "debug"),
+    ("--log-level", "trace", "trace"),
+];
+
+#[test]
+fn each_right_value_changes_its_setting_and_no_other() {
+    for (entry, option) in settings() {
+        let mut rights = RIGHT
+            .iter()
+            .filter(|(right, ..)| *right == option)
+            .peekable();
+        assert!(rights.peek().is_some(), "{option}: no right value is tried");
+        for (_, value, shown) in rights {
+            let short = entry.short.iter().map(|short| format!("{short}{value}"));
+            for given in short.chain([format!("{option}={value}")]) {
+                let (_, printed, _) = run(&[&given, "--check-config"]);
+                let settings = printed
+                    .lines()
+                    .zip(DEFAULTS.lines())
+                    .take(settings().count());
+                for (line, default) in settings {
+                    let (name, setting) = line.split_once(' ').unwrap();
+                    let expected = if name == entry.name {
+                        shown
+                    } else {
+                        default.split_once(' ').unwrap().1.trim_start()
+                    };
+                    assert_eq!(setting.trim_start(), expected, "{name} after {given}");
+                }
+            }
+        }
+        // The text of the default of --fast-interval is no value.
+        let default = DEFAULTS
+            .lines()
+            .find_map(|line| line.strip_prefix(&entry.name));
+        let default = default.expect("a setting").trim();
+        let said = entry.default().unwrap_or("off").split(',').next().unwrap();
+        assert_eq!(
+            said, default,
+            "{option}: --help (left), --check-config (right)"
+        );
+    }
+}
+
+#[test]
+fn repeated_and_extreme_values_are_taken() {
+    let (value, _) = check_config(&[
         "-l",
-        "127.0.0.1:1",
-        "-i=1.5s",
-        "--fast-interval=1.5s",
-        "-t10ms",
-        "--rise=100",
-        "--fall",
-        "2",
-        "--expect-status",
-        "200,204,300-399",
-        "--expect-body",
-        "- ok -",
+        "[::]:18898",
+        "-l=127.0.0.1:1",
         "--header",
         "Host: router",
         "--header",
         "Authorization:Bearer secret",
-        "--drain-file",
-        "/run/drain",
-        "--max-age",
-        "2m",
-        "--log-level",
-        "trace",
     ]);
-    assert_eq!(value("url"), "http://[::1]:8080/a/b?c=d");
     assert_eq!(value("listen"), "[::]:18898, 127.0.0.1:1");
-    assert_eq!(value("interval"), "1.5s");
-    assert_eq!(value("fast-interval"), "1.5s");
-    assert_eq!(value("timeout"), "10ms");
-    assert_eq!(
-        (value("rise"), value("fall")),
-        ("100".to_string(), "2".to_string())
-    );
-    assert_eq!(value("expect-status"), "200,204,300-399");
-    assert_eq!(value("expect-body"), "- ok -");
-    assert_eq!(
-        value("header"),
-        "host, authorization",
-        "a secret must not be printed"
-    );
-    assert_eq!(value("drain-file"), "/run/drain");
-    assert_eq!(value("max-age"), "120s");
-    assert_eq!(value("log-level"), "trace");
+    assert_eq!(value("header"), "host, authorization");
     // The last value of an option that is not repeatable wins, so that a line can be
     // extended: the unit puts HEALTHPORT_OPTS after its own options.
     let (value, _) = check_config(&["--rise", "2", "--rise", "3"]);
     assert_eq!(value("rise"), "3");
-}
-
-/// The limits themselves, and every word.
-#[test]
-fn what_is_said_to_be_allowed_is_taken() {
-    let cycle = ["--interval=60m", "--timeout=1m"];
-    for (row, option) in settings() {
-        let values: Vec<String> = match row.takes {
-            // The least is the sum of two others.
-            Takes::Time("interval + timeout", most, _) => vec!["61m".into(), most.into()],
-            Takes::Time(least, most, _) => vec![least.into(), most.into()],
-            Takes::Count(least, most, _) => vec![least.to_string(), most.to_string()],
-            Takes::Word(words, _) => words.iter().map(|word| word.to_string()).collect(),
-            Takes::Text(..) | Takes::Nothing(_) => continue,
-        };
-        for value in values {
-            let (shown, _) = check_config(&[&cycle[..], &[&option, &value]].concat());
-            // A duration may be printed in another unit.
-            if !matches!(row.takes, Takes::Time(..)) {
-                assert_eq!(shown(row.name()), value);
+    // Every limit that --help shows, with the longest interval for --fast-interval.
+    for (entry, option) in settings() {
+        for range in entry.ranges() {
+            let (least, most) = range.split_once(" to ").unwrap();
+            for limit in [least, most] {
+                let taken = run(&["--interval=60m", &option, limit, "--check-config"]);
+                assert_eq!(taken.0, Some(0), "{option} {limit}");
             }
         }
     }

@@ -225,7 +225,7 @@ fn proxy_variables_are_ignored_both_ways() {
 #[test]
 fn once_says_it_in_one_line() {
     let service = Service::router(own_address());
-    let once = || finish(Command::new(BINARY).args(["--once", "--url", &service.url()]));
+    let once = || finish(Command::new(BINARY).args(["--once", "-t1s", "--url", &service.url()]));
     let url = service.url();
     service.ready();
     assert_eq!(
@@ -246,7 +246,7 @@ fn once_says_it_in_one_line() {
         once(),
         (
             Some(1),
-            format!("timeout: {url} no complete answer within 3s\n"),
+            format!("timeout: {url} no complete answer within 1s\n"),
             String::new()
         )
     );

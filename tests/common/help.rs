@@ -1,0 +1,62 @@
+//! The options as --help shows them.
+
+use healthport::options::HELP;
+
+/// One option of [`HELP`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub short: Option<String>,
+    /// The long form without its dashes.
+    pub name: String,
+    /// What it takes; empty for a command such as --once.
+    pub argument: String,
+    /// What the text says, on one line.
+    pub text: String,
+}
+
+/// All options, in their order.
+pub fn entries() -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for line in HELP.lines().filter(|line| line.starts_with("  ")) {
+        let (names, text) = line.trim_start().split_once("  ").unwrap_or(("", line));
+        let Some((short, long)) = names.split_once("--") else {
+            // The text of the option above goes on.
+            let entry = entries.last_mut().expect("an option before its text");
+            entry.text += &format!(" {}", line.trim());
+            continue;
+        };
+        let (name, argument) = long.split_once(' ').unwrap_or((long, ""));
+        entries.push(Entry {
+            short: short.strip_suffix(", ").map(str::to_string),
+            name: name.to_string(),
+            // The quotes are the shell's.
+            argument: argument.trim_matches('\'').to_string(),
+            text: text.trim().to_string(),
+        });
+    }
+    assert!(entries.len() > 15, "cannot read the help any more");
+    entries
+}
+
+impl Entry {
+    /// Without its brackets.
+    pub fn default(&self) -> Option<&str> {
+        Some(self.text.strip_suffix(']')?.rsplit_once('[')?.1)
+    }
+
+    /// Every "to" between two numbers, with them: `10ms to 60m`, `1 to 100`.
+    pub fn ranges(&self) -> Vec<String> {
+        ranges(&self.text)
+    }
+}
+
+/// As [`Entry::ranges`], of any text.
+pub fn ranges(text: &str) -> Vec<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let number = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+    let is_range = |w: &&[&str]| w[1] == "to" && number(w[0]) && number(w[2]);
+    let ranges = words.windows(3).filter(is_range);
+    ranges
+        .map(|w| format!("{} to {}", w[0], w[2].trim_end_matches(['.', ',', ';'])))
+        .collect()
+}

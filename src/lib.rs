@@ -15,6 +15,7 @@ pub mod notify;
 pub mod options;
 pub mod ports;
 pub mod probe;
+pub mod reason;
 pub mod report;
 pub mod responder;
 pub mod signals;

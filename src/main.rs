@@ -11,6 +11,7 @@ use healthport::journal;
 use healthport::notify::Notify;
 use healthport::options::{self, Command};
 use healthport::probe::Prober;
+use healthport::reason::reason;
 use healthport::responder;
 use healthport::signals::Signals;
 use healthport::sys;
@@ -64,8 +65,8 @@ fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
         }
         Command::Run => {
             log(config)?;
-            let signals =
-                Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
+            let signals = Signals::new()
+                .map_err(|error| format!("cannot handle signals: {}", reason(&error)))?;
             let notify = Notify::from_env()?;
             let watchdog = notify.watchdog;
             let mut host = Host::new(config, notify, signals);
@@ -73,11 +74,11 @@ fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
             // loop and the helpers with the port open. Do it before the first thread
             // starts, or the whole stack of each thread (2 MiB) is locked too.
             if let Err(error) = sys::lock_memory() {
-                log::debug!(target: "healthport", "cannot lock the memory: {error}");
+                log::debug!(target: "healthport", "cannot lock the memory: {}", reason(&error));
             }
             if let Some(address) = config.metrics_listen {
                 responder::serve(address, config.interval, host.metrics())
-                    .map_err(|error| format!("cannot serve metrics: {error}"))?;
+                    .map_err(|error| format!("cannot serve metrics: {}", reason(&error)))?;
             }
             daemon::run(config, watchdog, &mut host);
             Ok(ExitCode::SUCCESS)
@@ -99,7 +100,7 @@ fn print(text: &str) -> Result<ExitCode, String> {
     let printed = io::stdout()
         .write_all(text.as_bytes())
         .and_then(|()| io::stdout().flush());
-    printed.map_err(|error| format!("cannot write to standard output: {error}"))?;
+    printed.map_err(|error| format!("cannot write to standard output: {}", reason(&error)))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::accept::{BACKLOG, is_transient};
 use crate::metrics::Metrics;
+use crate::reason::reason;
 use crate::sys;
 
 /// The limit for a whole exchange, from accept to close.
@@ -48,7 +49,7 @@ pub fn serve(address: SocketAddr, interval: Duration, metrics: Arc<Metrics>) -> 
 
 /// The listener, twice: `std` sets a timeout only on a [`TcpStream`].
 fn listen(address: SocketAddr, interval: Duration) -> (TcpListener, TcpStream) {
-    let mut reason = String::new();
+    let mut logged = String::new();
     loop {
         let listening = TcpListener::bind(address).and_then(|listener| {
             // Listen again, with a longer backlog than the 128 of `std`: when that was
@@ -59,19 +60,19 @@ fn listen(address: SocketAddr, interval: Duration) -> (TcpListener, TcpStream) {
         });
         let error = match listening {
             Ok(listening) => {
-                if !reason.is_empty() {
+                if !logged.is_empty() {
                     log::info!(target: "healthport", "metrics served on {address}");
                 }
                 return listening;
             }
-            Err(error) => error.to_string(),
+            Err(error) => reason(&error),
         };
-        if error != reason {
+        if error != logged {
             log::error!(
                 target: "healthport",
                 "cannot serve metrics on {address}: {error}; next try in {interval:?}"
             );
-            reason = error;
+            logged = error;
         }
         thread::sleep(interval);
     }

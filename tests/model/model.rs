@@ -27,6 +27,9 @@ mod metrics {
     }
 }
 
+#[path = "../../src/reason.rs"]
+mod reason;
+
 mod ports {
     #![allow(dead_code)]
     include!(concat!(env!("OUT_DIR"), "/ports.rs"));

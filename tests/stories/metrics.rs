@@ -634,7 +634,7 @@ fn an_address_that_is_taken_is_tried_again() {
     let healthport = Healthport::start(address, &service, &["--metrics-listen", &listen]);
     healthport.opens();
     let line = format!(
-        "cannot serve metrics on {listen}: Address already in use (os error 98); next try in 20ms"
+        "cannot serve metrics on {listen}: address in use; next try in 20ms"
     );
     healthport.says(&line);
     let more = service.connections() + 20;

@@ -16,11 +16,14 @@ use crate::config::Config;
 use crate::cycle::Cycle;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::notify::{Notify, Updates};
+use crate::notify::{self, Notify, Updates};
 use crate::ports::{Ports, State};
 use crate::probe::{Outcome, Prober};
 use crate::report::Reporter;
 use crate::signals::{Signals, Wake};
+
+/// The longest sleep at a stretch.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Everything the loop does that is not a decision.
 pub trait World {
@@ -49,17 +52,12 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
     let mut health = Health::new(config.rise, config.fall);
     let mut reporter = Reporter::new(config);
     let mut updates = Updates::new(watchdog);
-    // Keep-alives are up to WatchdogSec / 4 apart, plus one probe of up to --timeout.
-    if watchdog.is_some_and(|watchdog| watchdog * 3 / 4 <= config.timeout) {
-        world.log(
-            Level::Warn,
-            "WatchdogSec= is not longer than 4/3 of --timeout: a hung service will look like a hung healthport",
-        );
-    }
-
     // Reserve the port. If the system refuses, say so before the first probe.
     for (level, line) in reporter.start(&world.set_port(false)) {
         world.log(level, &line);
+    }
+    if let Some(line) = notify::kills_before(watchdog, config.max_age) {
+        world.log(Level::Warn, &line);
     }
 
     let mut due = world.now();
@@ -132,8 +130,8 @@ pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) 
 fn sleep_until(world: &mut impl World, due: Duration, updates: &mut Updates, status: &str) -> Wake {
     loop {
         let now = world.now();
-        let sleep = due.saturating_sub(now).min(updates.longest_sleep());
-        if let Some(message) = updates.message(now, sleep, status) {
+        let sleep = due.saturating_sub(now).min(BEAT);
+        if let Some(message) = updates.message(now, status) {
             match world.notify(&message) {
                 Ok(()) => updates.sent(now, status),
                 Err(error) if updates.failed(&error) => {

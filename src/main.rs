@@ -67,7 +67,7 @@ fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
             log(config)?;
             let signals = Signals::new()
                 .map_err(|error| format!("cannot handle signals: {}", reason(&error)))?;
-            let notify = Notify::from_env()?;
+            let notify = Notify::from_env();
             let watchdog = notify.watchdog;
             let mut host = Host::new(config, notify, signals);
             // Lock our code in memory: on a stalled disk, a page fault would block the

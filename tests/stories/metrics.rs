@@ -633,9 +633,7 @@ fn an_address_that_is_taken_is_tried_again() {
     let listen = metrics.to_string();
     let healthport = Healthport::start(address, &service, &["--metrics-listen", &listen]);
     healthport.opens();
-    let line = format!(
-        "cannot serve metrics on {listen}: address in use; next try in 20ms"
-    );
+    let line = format!("cannot serve metrics on {listen}: address in use; next try in 20ms");
     healthport.says(&line);
     let more = service.connections() + 20;
     eventually("20 more probes", || service.connections() >= more);

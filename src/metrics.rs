@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::accept::{Connections, unix_millis};
 use crate::cycle::Cycle;
 use crate::lease::Lease;
 use crate::ports::{Ports, State};
 use crate::probe::ProbeResult;
 
 /// Upper bounds of the histogram, in microseconds and, as they are shown, in seconds. A
-/// local answer takes a millisecond, that of a large router that is writing its
-/// configuration up to 1.9 s, that of a router with a stuck HAProxy slightly more than
-/// 2.0 s. The default timeout is 3 s.
-const BUCKETS: [(u128, &str); 13] = [
+/// local answer takes a millisecond, that of a router with a stuck HAProxy slightly more
+/// than 2.0 s, that of a router that is writing its configuration up to 1.9 s with 10,000
+/// routes and 9 s with 30,000. The default timeout is 10 s.
+const BUCKETS: [(u128, &str); 15] = [
     (500, "0.0005"),
     (1_000, "0.001"),
     (2_500, "0.0025"),
@@ -28,6 +28,8 @@ const BUCKETS: [(u128, &str); 13] = [
     (2_000_000, "2"),
     (3_000_000, "3"),
     (5_000_000, "5"),
+    (10_000_000, "10"),
+    (20_000_000, "20"),
 ];
 
 /// What the loop, the helpers and the lease know, for /metrics.
@@ -52,24 +54,9 @@ struct Counters {
     opened: AtomicU64,
     closed: AtomicU64,
     listen_errors: AtomicU64,
-    lease_expirations: AtomicU64,
+    lease_expired: AtomicU64,
     last_transition: AtomicU64,
     last_success: AtomicU64,
-}
-
-/// The connections that the helpers accepted.
-#[derive(Debug, Default)]
-pub struct Connections {
-    count: AtomicU64,
-    last: AtomicU64,
-}
-
-impl Connections {
-    /// Counts one connection.
-    pub fn add(&self) {
-        self.count.fetch_add(1, Relaxed);
-        self.last.store(unix_millis(), Relaxed);
-    }
 }
 
 impl Metrics {
@@ -148,23 +135,23 @@ impl Metrics {
             ),
             counter(
                 "healthport_connections_total",
-                "Checks accepted on the port: does the switch really check?",
-                &self.connections.count,
+                "Checks accepted on the port.",
+                self.connections.count(),
             ),
             gauge(
                 "healthport_last_connection_timestamp_seconds",
                 "When a check was last accepted, 0 = never.",
-                time(&self.connections.last),
+                fraction(self.connections.last(), 1_000),
             ),
             counter(
                 "healthport_listen_errors_total",
                 "Attempts to reserve or open an address that the system refused.",
-                &counters.listen_errors,
+                counters.listen_errors.load(Relaxed),
             ),
             counter(
                 "healthport_lease_expirations_total",
-                "How often the lease of an open port expired because the loop stalled.",
-                &counters.lease_expirations,
+                "How often the lease of an open port expired because the loop stood still.",
+                counters.lease_expired.load(Relaxed),
             ),
             gauge(
                 "healthport_drained",
@@ -210,9 +197,8 @@ impl Counters {
         let failed = |port: &&State| matches!(port, State::Failed(_));
         let failed = cycle.ports.iter().filter(failed).count();
         self.listen_errors.fetch_add(failed as u64, Relaxed);
-        let lapsed = cycle.lapsed.into();
-        self.lease_expirations.fetch_add(lapsed, Relaxed);
-        // The lease closed the port before this cycle, which may have opened it again.
+        self.lease_expired.fetch_add(cycle.lapsed.into(), Relaxed);
+        // The expired lease closed the port before this cycle, which may have opened it again.
         if cycle.lapsed {
             self.port(false, now);
         }
@@ -257,21 +243,14 @@ fn gauge(name: &str, help: &str, value: impl ToString) -> String {
     metric(name, "gauge", help, &[(String::new(), value.to_string())])
 }
 
-fn counter(name: &str, help: &str, value: &AtomicU64) -> String {
-    let value = value.load(Relaxed).to_string();
-    metric(name, "counter", help, &[(String::new(), value)])
+fn counter(name: &str, help: &str, value: u64) -> String {
+    metric(name, "counter", help, &[(String::new(), value.to_string())])
 }
 
 /// `parts` of a whole of `of` parts, as a decimal number.
 fn fraction(parts: u64, of: u64) -> String {
     let digits = of.ilog10() as usize;
     format!("{}.{:0digits$}", parts / of, parts % of)
-}
-
-/// Now, in milliseconds since 1970.
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -284,7 +263,7 @@ mod tests {
     /// lease expired.
     fn play(cycles: &[(u64, ProbeResult, State, bool)]) -> Metrics {
         let metrics = Metrics::new(&Ports::new(&[], Duration::MAX));
-        for (now, (micros, result, port, lapsed)) in (1_001..).zip(cycles) {
+        for (now, (micros, result, port, expired)) in (1_001..).zip(cycles) {
             let status = (*result == ProbeResult::Ok).then_some(200);
             let outcome = Outcome {
                 result: *result,
@@ -298,7 +277,7 @@ mod tests {
                 up: false,
                 progress: (0, 1),
                 drained: status.is_none().then_some("drained"),
-                lapsed: *lapsed,
+                lapsed: *expired,
                 ports: std::slice::from_ref(port),
             };
             metrics.counters.count(&cycle, now);
@@ -332,7 +311,7 @@ mod tests {
             (501, Ok, Open, false),
             (1_000, Ok, Open, true),
             (3_000_001, Timeout, Closed, false),
-            (5_000_001, Connect, Closed, false),
+            (20_000_001, Connect, Closed, false),
         ]);
         let expected = "\
 up 0
@@ -342,7 +321,7 @@ probe_duration_seconds_bucket{le=\"0.0005\"} 1
 probe_duration_seconds_bucket{le=\"0.001\"} 3
 probe_duration_seconds_bucket{le=\"5\"} 4
 probe_duration_seconds_bucket{le=\"+Inf\"} 5
-probe_duration_seconds_sum 8.002003
+probe_duration_seconds_sum 23.002003
 probe_duration_seconds_count 5
 probes_total{result=\"ok\"} 3
 probes_total{result=\"status\"} 0

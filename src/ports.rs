@@ -19,9 +19,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use crate::accept::{BACKLOG, is_transient};
+use crate::accept::{BACKLOG, Connections, is_transient};
 use crate::lease::Lease;
-use crate::metrics::Connections;
 use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT};
 
 /// How many helpers of earlier openings may still be running. A helper ends some 50 us

@@ -75,9 +75,15 @@ impl Metrics {
         self.counters.count(cycle, unix_millis());
     }
 
-    /// Whether the loop makes progress.
+    /// Whether the loop moves.
     pub fn is_live(&self) -> bool {
         self.lease.is_running()
+    }
+
+    /// Whether the port is open. When the lease expires, the helper closes it, and what
+    /// the loop stored last is no longer true.
+    pub fn is_open(&self) -> bool {
+        self.counters.open.load(Relaxed) && self.is_live()
     }
 
     /// The Prometheus text exposition format, version 0.0.4: one call per metric.
@@ -86,11 +92,12 @@ impl Metrics {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         let flag = |flag: &AtomicBool| u8::from(flag.load(Relaxed));
         let time = |time: &AtomicU64| fraction(time.load(Relaxed), 1_000);
-        // If the loop stalls, the helper closes the port, and what the loop stored last
-        // is no longer true.
-        let up = u8::from(counters.open.load(Relaxed) && self.is_live());
         [
-            gauge("healthport_up", "1 while the port is open.", up),
+            gauge(
+                "healthport_up",
+                "1 while the port is open.",
+                u8::from(self.is_open()),
+            ),
             gauge(
                 "healthport_probe_success",
                 "1 if the last probe was good, before rise and fall.",

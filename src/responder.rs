@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::accept::{BACKLOG, is_transient};
 use crate::metrics::Metrics;
 use crate::reason::reason;
-use crate::sys;
+use crate::sys::{self, SO_REUSEADDR};
 
 /// The limit for a whole exchange, from accept to close.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -21,13 +21,15 @@ const DEADLINE: Duration = Duration::from_secs(1);
 const REQUEST_LIMIT: usize = 8 * 1024;
 
 /// How many clients there can be. One more replaces the client that has been silent
-/// longest: at 1,000 connects a second, each has 64 ms to send something.
+/// longest. If it had to wait for a place instead, a stranger who opens connections and
+/// says nothing could keep the kubelet's liveness probe waiting and have the pod killed.
+/// At 1,000 connects a second, each has 64 ms to send something.
 const CLIENTS: usize = 64;
 
 /// How often the clients are checked while no new one connects.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Serves `GET /metrics` and `GET /livez` until the process ends, from a thread of its
+/// Serves /metrics, /livez and /readyz until the process ends, from a thread of its
 /// own. If the address cannot be bound, the thread retries every `interval`.
 ///
 /// That thread writes to the log and may block there, holding the lock on standard
@@ -51,10 +53,10 @@ pub fn serve(address: SocketAddr, interval: Duration, metrics: Arc<Metrics>) -> 
 fn listen(address: SocketAddr, interval: Duration) -> (TcpListener, TcpStream) {
     let mut logged = String::new();
     loop {
-        let listening = TcpListener::bind(address).and_then(|listener| {
-            // Listen again, with a longer backlog than the 128 of `std`: when that was
-            // full, a liveness probe had to send its SYN a second time.
-            let listener = sys::listen(listener.into(), BACKLOG)?;
+        let listening = sys::bind(address, &[SO_REUSEADDR]).and_then(|socket| {
+            // When the backlog of 128 of `std` was full, a liveness probe had to send its
+            // SYN a second time.
+            let listener = sys::listen(socket, BACKLOG)?;
             let socket = TcpStream::from(OwnedFd::from(listener.try_clone()?));
             Ok((listener, socket))
         });
@@ -160,18 +162,22 @@ impl Client {
                 Some(reply) => reply,
             };
             self.answer = reply.answer(metrics);
+            if self.request.starts_with(b"HEAD ") {
+                // Whatever the status, the body is only announced (RFC 9110, 9.3.2).
+                let end = self.answer.windows(4).position(|four| four == b"\r\n\r\n");
+                self.answer.truncate(end.map_or(0, |end| end + 4));
+            }
             self.reply = Some(reply);
         }
         while !self.answer.is_empty() {
             let sent = self.stream.write(&self.answer)?;
             self.answer.drain(..sent);
         }
-        // Read what a refused client still sends: unread, it would reset the connection
-        // before the client has read why. Only one chunk at a time, since other clients
+        // Read what the client of a bad request still sends: unread, it would reset the
+        // connection before the client has read why. Only one chunk at a time, since other clients
         // wait.
         self.stream.shutdown(Shutdown::Write)?;
-        let refused = matches!(self.reply, Some(Reply::BadRequest | Reply::TooLarge));
-        if refused && self.stream.read(&mut chunk)? > 0 {
+        if self.reply == Some(Reply::BadRequest) && self.stream.read(&mut chunk)? > 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
         Ok(())
@@ -183,16 +189,14 @@ impl Client {
 pub enum Reply {
     /// The metrics.
     Metrics,
-    /// Whether the loop makes progress.
+    /// Whether the loop moves.
     Livez,
-    /// 400
+    /// Whether the port is open.
+    Readyz,
+    /// 400, too long requests and other methods included.
     BadRequest,
     /// 404
     NotFound,
-    /// 405
-    MethodNotAllowed,
-    /// 431
-    TooLarge,
 }
 
 /// The reply to what has arrived of a request; nothing while it may still become valid.
@@ -202,28 +206,34 @@ pub fn reply_to(request: &[u8]) -> Option<Reply> {
         return Some(Reply::BadRequest);
     }
     let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return (request.len() > REQUEST_LIMIT).then_some(Reply::TooLarge);
+        return (request.len() > REQUEST_LIMIT).then_some(Reply::BadRequest);
     };
-    if end + 4 > REQUEST_LIMIT {
-        return Some(Reply::TooLarge);
-    }
-    Some(route(&request[..end]).unwrap_or(Reply::BadRequest))
+    let head = request.get(..end).filter(|_| end + 4 <= REQUEST_LIMIT);
+    Some(head.and_then(route).unwrap_or(Reply::BadRequest))
 }
 
-/// Nothing if it is not HTTP/1. Only the request line decides, never the headers.
+/// Nothing if it is not a GET or HEAD of HTTP/1. Only the request line decides, never the headers.
 fn route(head: &[u8]) -> Option<Reply> {
     let line = head.split(|&byte| byte == b'\r').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
-    let is_http = target.starts_with('/') && matches!(version, "HTTP/1.0" | "HTTP/1.1");
+    let is_http = matches!(method, "GET" | "HEAD") && matches!(version, "HTTP/1.0" | "HTTP/1.1");
     if !is_http || words.next().is_some() {
         return None;
     }
-    Some(match (method, target.split('?').next()?) {
-        ("GET", "/metrics") => Reply::Metrics,
-        ("GET", "/livez") => Reply::Livez,
-        ("GET", _) => Reply::NotFound,
-        _ => Reply::MethodNotAllowed,
+    // A server must take the absolute form too, whatever its host (RFC 9112, 3.2.2).
+    let target = match target.split_at_checked(7) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => {
+            &rest[rest.find(['/', '?']).unwrap_or(rest.len())..]
+        }
+        _ if target.starts_with('/') => target,
+        _ => return None,
+    };
+    Some(match target.split('?').next()? {
+        "/metrics" => Reply::Metrics,
+        "/livez" => Reply::Livez,
+        "/readyz" => Reply::Readyz,
+        _ => Reply::NotFound,
     })
 }
 
@@ -236,11 +246,11 @@ impl Reply {
                 ("200 OK", text.as_str())
             }
             Reply::Livez if metrics.is_live() => ("200 OK", "ok\n"),
-            Reply::Livez => ("503 Service Unavailable", "the loop has stalled\n"),
-            Reply::BadRequest => ("400 Bad Request", "not HTTP/1\n"),
-            Reply::NotFound => ("404 Not Found", "try /metrics or /livez\n"),
-            Reply::MethodNotAllowed => ("405 Method Not Allowed\r\nAllow: GET", "only GET\n"),
-            Reply::TooLarge => ("431 Request Header Fields Too Large", "too large\n"),
+            Reply::Livez => ("503 Service Unavailable", "the loop stands still\n"),
+            Reply::Readyz if metrics.is_open() => ("200 OK", "the port is open\n"),
+            Reply::Readyz => ("503 Service Unavailable", "the port is closed\n"),
+            Reply::BadRequest => ("400 Bad Request", "not a GET or HEAD of HTTP/1 in 8 KiB\n"),
+            Reply::NotFound => ("404 Not Found", "try /metrics, /livez or /readyz\n"),
         };
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\

@@ -1,4 +1,4 @@
-//! /metrics and /livez of the running program: what they answer, to whom, and that no
+//! /metrics, /livez and /readyz of the running program: what they answer, to whom, and that no
 //! client can do harm.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -260,6 +260,22 @@ fn the_numbers_follow_the_story() {
 }
 
 #[test]
+fn readyz_is_the_port() {
+    let (healthport, service, metrics) = start(&[]);
+    let is = |code: &str| get(metrics, "/readyz").starts_with(&format!("HTTP/1.1 {code} "));
+    assert!(is("503"));
+    service.ready();
+    eventually("ready", || is("200"));
+    assert!(healthport.is_open());
+    service.not_ready();
+    eventually("not ready", || is("503"));
+    assert!(!healthport.is_open());
+    // Asking is no check of the switch: the two above are.
+    let connections = "healthport_connections_total";
+    assert!(value(&scrape(metrics), connections) <= 2.0);
+}
+
+#[test]
 fn drained_and_refused_by_the_system() {
     let folder = Folder::new();
     let drain = folder.file("drain");
@@ -346,6 +362,10 @@ fn anything_else_is_refused() {
         "200"
     );
     assert_eq!(status("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
+    // A server must take the absolute form.
+    for target in ["http://x/metrics", "HTTP://[::1]:9100/livez?x"] {
+        assert_eq!(status(&format!("GET {target} HTTP/1.1\r\n\r\n")), "200");
+    }
     // Nothing depends on a header.
     assert_eq!(status("GET /livez HTTP/1.1\r\nno colon\r\n\r\n"), "200");
     for path in [
@@ -355,6 +375,8 @@ fn anything_else_is_refused() {
         "/livez/x",
         "//metrics",
         "/%6detrics",
+        "http://x",
+        "http://x?/metrics",
     ] {
         assert_eq!(
             status(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")),
@@ -362,11 +384,25 @@ fn anything_else_is_refused() {
             "{path}"
         );
     }
-    for method in ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "BREW", "CONNECT"] {
         assert_eq!(
             status(&format!("{method} /metrics HTTP/1.1\r\nHost: x\r\n\r\n")),
-            "405",
+            "400",
             "{method}"
+        );
+    }
+    // An answer to HEAD has no body, whatever it says.
+    for (target, code) in [("/livez", "200"), ("/x", "404"), ("x", "400")] {
+        let answer = send(
+            metrics,
+            format!("HEAD {target} HTTP/1.1\r\n\r\n").as_bytes(),
+            true,
+        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(
+            head.contains("\r\nContent-Length: ") && body.is_empty(),
+            "{answer}"
         );
     }
     let garbage = [
@@ -378,6 +414,8 @@ fn anything_else_is_refused() {
         "GET  /metrics HTTP/1.1\r\n\r\n",
         "GET /metrics HTTP/1.1 x\r\n\r\n",
         "GET metrics HTTP/1.1\r\n\r\n",
+        "GET https://x/metrics HTTP/1.1\r\n\r\n",
+        "GET http:/x/metrics HTTP/1.1\r\n\r\n",
         "GET /metrics HTTP/1.1\r\nHost: x", // and closed
         "\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01",
@@ -395,9 +433,9 @@ fn anything_else_is_refused() {
     };
     assert_eq!(long(8192).len(), 8192);
     assert_eq!(status(&long(8192)), "200");
-    assert_eq!(status(&long(8193)), "431");
-    assert_eq!(status(&long(100_000)), "431");
-    assert_eq!(status(&"X".repeat(100_000)), "431");
+    assert_eq!(status(&long(8193)), "400");
+    assert_eq!(status(&long(100_000)), "400");
+    assert_eq!(status(&"X".repeat(100_000)), "400");
 }
 
 #[test]
@@ -596,6 +634,8 @@ fn a_stalled_loop_still_answers_and_says_so() {
     eventually("the loop has stalled", || {
         get(metrics, "/livez").starts_with("HTTP/1.1 503 ")
     });
+    // By the lease, not by what the loop stored last.
+    assert!(get(metrics, "/readyz").starts_with("HTTP/1.1 503 "));
     let text = scrape(metrics);
     parse(&text);
     assert_eq!(

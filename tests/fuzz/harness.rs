@@ -246,8 +246,9 @@ fn serve(mut stream: TcpStream, answer: Vec<u8>) {
 }
 
 /// Whether the bytes begin with a complete HTTP/1 head with an expected status. Interim
-/// answers (1xx) and empty lines may come before it; a line may end without CR (RFC 9112,
-/// 2.2).
+/// answers (1xx) and empty lines may come before it, a line may end without CR (RFC 9112,
+/// 2.2), and what curl and HAProxy both take may be there: folded headers, several blanks
+/// before the code, a version of 2.
 fn is_ready(bytes: &[u8]) -> bool {
     let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else {
         return false;
@@ -255,31 +256,25 @@ fn is_ready(bytes: &[u8]) -> bool {
     let lines = bytes[..end].split(|&byte| byte == b'\n');
     let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     while let Some(line) = lines.by_ref().find(|line| !line.is_empty()) {
-        let status = match line {
-            [
-                b'H',
-                b'T',
-                b'T',
-                b'P',
-                b'/',
-                b'1',
-                b'.',
-                b'0' | b'1',
-                b' ',
-                rest @ ..,
-            ] => rest,
+        let status = match line.split_at_checked(9) {
+            Some((b"HTTP/1.0 " | b"HTTP/1.1 " | b"HTTP/2.0 " | b"HTTP/2.1 ", rest)) => rest,
             _ => return false,
         };
-        let code = match status.split_at_checked(3) {
+        let code = match status.trim_ascii_start().split_at_checked(3) {
             Some((code, [] | [b' ', ..])) => code,
             _ => return false,
         };
+        let mut is_first = true;
         loop {
             match lines.next() {
                 Some([]) => break,
+                Some([b' ' | b'\t', ..]) if !is_first => {}
                 Some(header) if header.iter().position(|&byte| byte == b':') > Some(0) => {}
+                // Nobody reads the headers of an interim answer.
+                Some(_) if code[0] == b'1' => {}
                 _ => return false,
             }
+            is_first = false;
         }
         match code {
             b"200" | b"204" => return true,

@@ -222,6 +222,15 @@ impl Service {
     }
 }
 
+impl Service {
+    /// From now on nobody listens.
+    pub fn is_gone(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        eventually("nobody listens", || !is_open(self.address));
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         self.gone.store(true, Ordering::SeqCst);

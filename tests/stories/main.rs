@@ -11,3 +11,4 @@ mod metrics;
 mod options;
 mod probe;
 mod reservation;
+mod zoo;

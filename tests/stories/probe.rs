@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::zoo::{GOOD, LATE, Way, ZOO};
+use crate::common::zoo::Way;
 use crate::common::{
     BINARY, NOT_READY, READY, Service, drain, eventually, finish, own_address, read_head,
 };
@@ -461,33 +461,6 @@ fn floods_end() {
     let flood = Way::Flood(b"HTTP/1.1 200 OK\r\n\r\n", b"xxxxxxxxxxxxxxxx");
     let outcome = given(flood, &body);
     assert_eq!(outcome.result, ProbeResult::Body, "{outcome:?}");
-}
-
-#[test]
-fn every_animal_of_the_zoo_is_taken_for_what_it_is() {
-    let service = Service::router(own_address());
-    for (way, sentence) in ZOO {
-        if let Way::Gone = way {
-            continue; // the next tests have nobody there
-        }
-        service.does(move |mut stream| way.give(&mut stream));
-        let args = if sentence == LATE { &SHORT[..] } else { &[] };
-        let outcome = probe(&service, args);
-        assert!(
-            outcome.sentence.starts_with(sentence),
-            "{way:?}: {outcome:?}"
-        );
-        let result = match sentence {
-            GOOD => ProbeResult::Ok,
-            LATE => ProbeResult::Timeout,
-            _ if outcome.status.is_some() => ProbeResult::Status,
-            _ => ProbeResult::Protocol,
-        };
-        assert_eq!(outcome.result, result, "{way:?}");
-        let answered = sentence.strip_prefix("answered ");
-        let status = answered.map(|rest| rest[..3].parse().unwrap());
-        assert_eq!(outcome.status, status, "{way:?}");
-    }
 }
 
 #[test]

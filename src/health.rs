@@ -15,8 +15,8 @@ impl Health {
     /// counts of probes, at least 1.
     pub fn new(rise: u32, fall: u32) -> Health {
         Health {
-            rise: rise.max(1),
-            fall: fall.max(1),
+            rise,
+            fall,
             counter: 0,
         }
     }

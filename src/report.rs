@@ -10,9 +10,8 @@ use crate::config::Config;
 use crate::cycle::Cycle;
 use crate::ports::State;
 
-/// How many reasons are logged while the port is closed. A service can invent a new one
-/// for every probe; a real outage was never seen to have more than five (refused, reset,
-/// late, 502, 503).
+/// How many reasons are logged while the port is closed. An outage has a handful of them
+/// (refused, reset, late, 502, 503), but a service could invent a new one for every probe.
 const REASONS: usize = 8;
 
 /// A line for the log.

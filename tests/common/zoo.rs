@@ -214,11 +214,9 @@ impl fmt::Debug for Way {
             Reset => ("Reset", &[]),
             Gone => ("Gone", &[]),
         };
-        let parts: Vec<_> = parts
-            .iter()
-            .map(|part| part.escape_ascii().to_string())
-            .collect();
-        write!(f, "{name} {parts:?}")
+        f.write_str(name)?;
+        let mut parts = parts.iter();
+        parts.try_for_each(|part| write!(f, " \"{}\"", part.escape_ascii()))
     }
 }
 

@@ -55,7 +55,12 @@ fn every_answer_probed_once_is_what_the_zoo_says() {
         (!is_right).then(|| format!("{way:?} is not {sentence:?} but {stdout}{stderr}"))
     });
     let wrong: Vec<_> = wrong.into_iter().flatten().collect();
-    assert!(wrong.is_empty(), "{} wrong: {wrong:#?}", wrong.len());
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// Whoever sees an answer with curl, and a switch that reads it, must not see another
@@ -144,5 +149,10 @@ fn every_answer_given_to_curl_and_haproxy_is_what_the_zoo_says() {
             wrong.push(format!("{number}: {way:?} is {seen} ({code}), not {tools}"));
         }
     }
-    assert!(wrong.is_empty(), "{} wrong: {wrong:#?}", wrong.len());
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

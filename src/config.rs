@@ -53,7 +53,8 @@ impl Default for Config {
             interval: Duration::from_secs(1),
             fast_interval: None,
             // A ready router with 30,000 routes takes up to 9 s to answer while it writes
-            // its configuration. A router whose HAProxy hangs reports that after 2 s.
+            // its configuration. Patience costs little: a router whose HAProxy hangs
+            // reports that after 2 s.
             timeout: Duration::from_secs(10),
             rise: 1,
             // All routers write their configurations at the same moment. One late
@@ -72,12 +73,24 @@ impl Default for Config {
     }
 }
 
+/// The loop is never away for longer: at every beat it renews the lease, tells the
+/// watchdog and looks at the drain file.
+pub const BEAT: Duration = Duration::from_secs(1);
+
 impl Config {
     /// The time between the starts of two probes while a change is being counted. The
     /// default of ten a second costs a router 1 % of a core (0.95 ms each, measured).
     pub fn fast_interval(&self) -> Duration {
         let default = self.interval.min(Duration::from_millis(100));
         self.fast_interval.unwrap_or(default)
+    }
+
+    /// How old the last good answer can get while the port is open and the loop moves:
+    /// until `fall` probes have timed out, or the loop has stood still for nearly
+    /// --max-age, and half a beat.
+    pub fn max_evidence(&self) -> Duration {
+        let hang = self.closes_after_hang(Duration::ZERO);
+        hang.max(self.interval + self.max_age) + BEAT / 2
     }
 
     /// The longest time from the moment the service turns bad to a closed port, if each

@@ -10,10 +10,10 @@ use crate::probe::Outcome;
 pub struct Cycle<'a> {
     /// Time since the program started.
     pub now: Duration,
-    /// How long the probe took.
-    pub took: Duration,
-    /// What the probe found.
-    pub outcome: &'a Outcome,
+    /// How long the probe took; none if no probe has ended since the cycle before.
+    pub took: Option<Duration>,
+    /// What the last probe found; none before the first has ended.
+    pub outcome: Option<&'a Outcome>,
     /// The verdict, after rise and fall.
     pub up: bool,
     /// How many probes in a row contradict the verdict, and how many change it.
@@ -21,7 +21,7 @@ pub struct Cycle<'a> {
     /// Why the port is drained, if it is.
     pub drained: Option<&'a str>,
     /// Whether the lease had expired.
-    pub lapsed: bool,
+    pub expired: bool,
     /// The ports as they are now, in the order of --listen.
     pub ports: &'a [State],
 }
@@ -30,15 +30,18 @@ impl Cycle<'_> {
     /// Whether the service or the drain file keeps the port closed, rather than an
     /// unfinished count or a system that refuses the port.
     pub fn is_refused(&self) -> bool {
-        self.drained.is_some() || !self.up && !self.outcome.is_good()
+        self.drained.is_some() || !self.up && !self.outcome.is_some_and(Outcome::is_good)
     }
 
     /// Why the port should be open or closed.
     pub fn reason(&self) -> String {
-        let sentence = &self.outcome.sentence;
+        let sentence = match self.outcome {
+            Some(outcome) => outcome.sentence.as_str(),
+            None => "no answer yet",
+        };
         match (self.drained, self.progress) {
             (Some(drained), _) => drained.to_string(),
-            (None, (0, _)) => sentence.clone(),
+            (None, (0, _)) => sentence.to_string(),
             (None, (count, needed)) => format!("{sentence}, {count} of {needed} in a row"),
         }
     }

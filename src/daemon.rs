@@ -12,25 +12,26 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::config::Config;
+use crate::config::{BEAT, Config};
 use crate::cycle::Cycle;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::notify::{self, Notify, Updates};
 use crate::ports::{Ports, State};
 use crate::probe::{Outcome, Prober};
+use crate::reason::reason;
 use crate::report::Reporter;
 use crate::signals::{Signals, Wake};
 
-/// The longest sleep at a stretch.
-const BEAT: Duration = Duration::from_secs(1);
-
-/// Everything the loop does that is not a decision.
+/// Everything the loop does that is not a decision. It is a trait so that a test can see
+/// the order of the effects: the port before the log.
 pub trait World {
     /// Time since some start; it never goes backwards.
     fn now(&self) -> Duration;
-    /// One probe, within --timeout.
-    fn probe(&mut self) -> Outcome;
+    /// [`Prober::probe`].
+    fn probe(&mut self, time: Duration) -> Option<Outcome>;
+    /// [`Prober::hang_up`].
+    fn hang_up(&mut self, time: Duration);
     /// Why the port is drained, if it is.
     fn drained(&mut self) -> Option<String>;
     /// [`Ports::renew`].
@@ -45,105 +46,229 @@ pub trait World {
     fn notify(&mut self, assignments: &str) -> io::Result<()>;
     /// [`Signals::sleep`].
     fn sleep(&mut self, time: Duration) -> Wake;
+    /// [`Signals::is_asked`].
+    fn is_asked(&mut self) -> bool;
+    /// How many checks were accepted, and how long ago the last one was.
+    fn checks(&self) -> (u64, Option<Duration>);
 }
 
 /// Runs until a signal stops it. `watchdog` is [`Notify::watchdog`].
 pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) {
-    let mut health = Health::new(config.rise, config.fall);
-    let mut reporter = Reporter::new(config);
-    let mut updates = Updates::new(watchdog);
-    // Reserve the port. If the system refuses, say so before the first probe.
-    for (level, line) in reporter.start(&world.set_port(false)) {
-        world.log(level, &line);
-    }
-    if let Some(line) = notify::kills_before(watchdog, config.max_age) {
-        world.log(Level::Warn, &line);
-    }
-
-    let mut due = world.now();
+    let mut daemon = Daemon {
+        config,
+        health: Health::new(config.rise, config.fall),
+        reporter: Reporter::new(config),
+        updates: Updates::new(watchdog),
+        due: world.now(),
+        beat_due: world.now(),
+        last: None,
+        proven: Duration::ZERO,
+        drained: None,
+        has_expired: false,
+        world,
+    };
+    daemon.start(watchdog);
     loop {
-        // Look before the probe: if the file system blocks afterwards, the answer is
-        // stale by the time it is used.
-        let drained = world.drained();
-        let start = world.now();
-        let outcome = world.probe();
-        let took = world.now() - start;
-        let lapsed = !world.renew();
-        if lapsed {
-            health.reset();
-        }
-        let up = health.observe(outcome.is_good());
-        let ports = world.set_port(up && drained.is_none());
-
-        // The port is as it must be. From here on anything may block: if it takes too
-        // long, the lease expires and the port closes.
-        let cycle = Cycle {
-            now: world.now(),
-            took,
-            outcome: &outcome,
-            up,
-            progress: health.progress(),
-            drained: drained.as_deref(),
-            lapsed,
-            ports: &ports,
-        };
-        world.count(&cycle);
-        let lines = reporter.cycle(&cycle);
-        for (level, line) in lines {
-            world.log(level, &line);
-        }
-        world.log(
-            Level::Debug,
-            &format!("probe: {}: {}", outcome.result, outcome.sentence),
-        );
-
-        // Probes start one pace apart, without drift. A probe that overran is followed
-        // at once by one probe, not by all that were missed.
-        let pace = match health.progress() {
-            (0, _) => config.interval,
-            _ => config.fast_interval(),
-        };
-        due = (due + pace).max(world.now());
-        match sleep_until(world, due, &mut updates, reporter.status()) {
-            Wake::Time => {}
-            Wake::Report => {
-                let now = world.now();
-                world.log(Level::Info, &reporter.account(now, 0, None));
-                due = now;
-            }
-            Wake::Stop(signal) => {
-                world.set_port(false);
-                // If this fails it is not worth a log line: systemd sent the signal.
-                let _ = world.notify("STOPPING=1\nSTATUS=stopping");
-                let account = reporter.account(world.now(), 0, None);
-                world.log(
-                    Level::Info,
-                    &format!("{signal}: port closed, stopping; it was: {account}"),
-                );
-                return;
-            }
+        daemon.probe();
+        if let Some(signal) = daemon.sleep() {
+            return daemon.stop(signal);
         }
     }
 }
 
-/// Sleeps until `due`, in pieces if the watchdog needs keep-alives meanwhile.
-fn sleep_until(world: &mut impl World, due: Duration, updates: &mut Updates, status: &str) -> Wake {
-    loop {
-        let now = world.now();
-        let sleep = due.saturating_sub(now).min(BEAT);
-        if let Some(message) = updates.message(now, status) {
-            match world.notify(&message) {
-                Ok(()) => updates.sent(now, status),
-                Err(error) if updates.failed(&error) => {
-                    world.log(Level::Warn, &format!("cannot notify systemd: {error}"));
+struct Daemon<'a, W> {
+    config: &'a Config,
+    world: &'a mut W,
+    health: Health,
+    reporter: Reporter<'a>,
+    updates: Updates,
+    /// When the next probe and the next beat are due.
+    due: Duration,
+    beat_due: Duration,
+    /// What the last probe found.
+    last: Option<Outcome>,
+    /// When a probe was last good.
+    proven: Duration,
+    /// Why the port was drained at the last beat, if it was.
+    drained: Option<String>,
+    /// The lease expired before the last beat.
+    has_expired: bool,
+}
+
+impl<W: World> Daemon<'_, W> {
+    fn start(&mut self, watchdog: Option<Duration>) {
+        // Reserve the port. If the system refuses, say so before the first probe.
+        let ports = self.world.set_port(false);
+        for (level, line) in self.reporter.start(&ports) {
+            self.world.log(level, &line);
+        }
+        if let Some(line) = notify::kills_before(watchdog, self.config.max_age) {
+            self.world.log(Level::Warn, &line);
+        }
+    }
+
+    /// One probe, and what follows from it.
+    fn probe(&mut self) {
+        // Look before the probe: if the file system blocks afterwards, the answer is
+        // stale by the time it is used.
+        if self.beat() {
+            self.settle(None);
+        }
+        let start = self.world.now();
+        let took = loop {
+            let time = self.beat_due.saturating_sub(self.world.now());
+            if let Some(outcome) = self.world.probe(time) {
+                self.last = Some(outcome);
+                break Some(self.world.now() - start);
+            }
+            if self.world.is_asked() {
+                self.report();
+            }
+            // The service may hang for as long as --timeout, but the port must close.
+            if self.world.now() >= self.beat_due && self.beat() {
+                self.world.hang_up(Duration::ZERO);
+                break None;
+            }
+        };
+        self.settle(took);
+        // Probes start one pace apart, without drift. A probe that overran is followed
+        // at once by one probe, not by all that were missed.
+        let pace = match self.health.progress() {
+            (0, _) => self.config.interval,
+            _ => self.config.fast_interval(),
+        };
+        let now = self.world.now();
+        self.due = (self.due + pace).max(now);
+        self.world.hang_up(self.due - now);
+    }
+
+    /// What is due at least every second, in the sleep and inside a probe. True if the
+    /// port may have to change.
+    fn beat(&mut self) -> bool {
+        let now = self.world.now();
+        self.beat_due = now + BEAT;
+        self.has_expired |= !self.world.renew();
+        let drained = self.world.drained();
+        let mut changed = drained.is_some() != self.drained.is_some();
+        self.drained = drained;
+        // Probes that end without a result, as when the drain file comes and goes while
+        // the service hangs, must not keep the port open.
+        if self.health.is_up() {
+            let stale = self.proven + self.config.max_evidence();
+            self.beat_due = self.beat_due.min(stale);
+            if stale <= now {
+                self.health.reset();
+                self.last = Some(Outcome::stale(self.config.max_evidence()));
+                changed = true;
+            }
+        }
+        self.inform();
+        changed || self.has_expired
+    }
+
+    /// Sets the port as it must be, and then tells everybody. `took` is how long the probe
+    /// took, if one has ended.
+    fn settle(&mut self, took: Option<Duration>) {
+        let outcome = self.last.as_ref();
+        let good = outcome.is_some_and(Outcome::is_good);
+        let counts = took.is_some();
+        let expired = !self.world.renew() || self.has_expired;
+        self.has_expired = false;
+        if expired {
+            self.health.reset();
+        }
+        if counts {
+            self.health.observe(good);
+        }
+        if counts && good {
+            self.proven = self.world.now();
+        }
+        let up = self.health.is_up();
+        let ports = self.world.set_port(up && self.drained.is_none());
+
+        // The port is as it must be. From here on anything may block: if it takes too
+        // long, the lease expires and the port closes.
+        let cycle = Cycle {
+            now: self.world.now(),
+            took,
+            outcome,
+            up,
+            progress: self.health.progress(),
+            drained: self.drained.as_deref(),
+            expired,
+            ports: &ports,
+        };
+        self.world.count(&cycle);
+        for (level, line) in self.reporter.cycle(&cycle) {
+            self.world.log(level, &line);
+        }
+        if let Some(outcome) = outcome.filter(|_| counts) {
+            let line = format!("probe: {}: {}", outcome.result, outcome.sentence);
+            self.world.log(Level::Debug, &line);
+        }
+        self.inform();
+    }
+
+    /// Tells systemd what is due: nothing before the first probe has ended.
+    fn inform(&mut self) {
+        if self.last.is_none() {
+            return;
+        }
+        let now = self.world.now();
+        let status = self.reporter.status();
+        if let Some(message) = self.updates.message(now, status) {
+            match self.world.notify(&message) {
+                Ok(()) => self.updates.sent(now, status),
+                Err(error) if self.updates.failed(&error) => {
+                    let line = format!("cannot notify systemd: {}", reason(&error));
+                    self.world.log(Level::Warn, &line);
                 }
                 Err(_) => {}
             }
         }
-        let wake = world.sleep(sleep);
-        if wake != Wake::Time || world.now() >= due {
-            return wake;
+    }
+
+    /// Sleeps until the next probe is due, or a signal stops the program.
+    fn sleep(&mut self) -> Option<&'static str> {
+        loop {
+            let wake = self.due.min(self.beat_due);
+            match self.world.sleep(wake.saturating_sub(self.world.now())) {
+                Wake::Time => {}
+                Wake::Report => {
+                    self.report();
+                    self.due = self.world.now();
+                }
+                Wake::Stop(signal) => return Some(signal),
+            }
+            let now = self.world.now();
+            if now >= self.due {
+                return None;
+            }
+            if now >= self.beat_due && self.beat() {
+                self.settle(None);
+            }
         }
+    }
+
+    fn account(&self) -> String {
+        let (checks, last) = self.world.checks();
+        self.reporter.account(self.world.now(), checks, last)
+    }
+
+    fn report(&mut self) {
+        let account = self.account();
+        self.world.log(Level::Info, &account);
+    }
+
+    fn stop(&mut self, signal: &str) {
+        self.world.set_port(false);
+        // If this fails it is not worth a log line: systemd sent the signal.
+        let _ = self.world.notify("STOPPING=1\nSTATUS=stopping");
+        let line = format!(
+            "{signal}: port closed, stopping; it was: {}",
+            self.account()
+        );
+        self.world.log(Level::Info, &line);
     }
 }
 
@@ -185,17 +310,25 @@ impl World for Host {
         self.start.elapsed()
     }
 
-    fn probe(&mut self) -> Outcome {
-        self.prober.probe()
+    fn probe(&mut self, time: Duration) -> Option<Outcome> {
+        self.prober.probe(time)
+    }
+
+    fn hang_up(&mut self, time: Duration) {
+        self.prober.hang_up(time);
     }
 
     fn drained(&mut self) -> Option<String> {
         let path = self.drain_file.as_ref()?;
-        match path.try_exists() {
-            Ok(false) => None,
-            Ok(true) => Some(format!("drained, {path:?} exists")),
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // A symlink that points nowhere was put there too.
+            Ok(_) => Some(format!("drained, {path:?} exists")),
             // When in doubt, close the port.
-            Err(error) => Some(format!("drained, cannot check for {path:?}: {error}")),
+            Err(error) => {
+                let reason = reason(&error);
+                Some(format!("drained, cannot check for {path:?}: {reason}"))
+            }
         }
     }
 
@@ -221,5 +354,14 @@ impl World for Host {
 
     fn sleep(&mut self, time: Duration) -> Wake {
         self.signals.sleep(time)
+    }
+
+    fn is_asked(&mut self) -> bool {
+        self.signals.is_asked()
+    }
+
+    fn checks(&self) -> (u64, Option<Duration>) {
+        let connections = self.ports.connections();
+        (connections.count(), connections.since_last())
     }
 }

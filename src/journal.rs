@@ -3,14 +3,19 @@
 //! each line begins with its priority (sd-daemon(3)). Elsewhere simple_logger's lines
 //! stay as they are.
 
-use std::env;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{env, process, thread};
 
 use log::{Level, Log, Metadata, Record, SetLoggerError};
 use simple_logger::SimpleLogger;
+
+/// EX_OSERR of sysexits(3).
+pub const SYSTEM: u8 = 71;
 
 /// Installs the logger.
 ///
@@ -34,6 +39,19 @@ pub fn complain(lines: &str) {
     };
     let lines = lines.lines().map(|line| format!("{priority}{line}\n"));
     let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
+}
+
+/// Ends the process, which closes the port, and says why. The line may find no reader:
+/// the end waits for it for a tenth of a second at most.
+pub fn die(line: &str) -> ! {
+    let (tell, told) = mpsc::channel();
+    let line = format!("healthport: {line}");
+    let _ = thread::Builder::new().spawn(move || {
+        complain(&line);
+        tell.send(())
+    });
+    let _ = told.recv_timeout(Duration::from_millis(100));
+    process::exit(SYSTEM.into())
 }
 
 /// Whether systemd's JOURNAL_STREAM, `DEVICE:INODE`, names our standard error. It does

@@ -1,11 +1,11 @@
-//! The lease of the open port. The loop renews it once per cycle; the port's helpers
-//! close the port when it has expired. It is one number without a lock, so that neither
-//! side can stall the other.
+//! The lease of the open port. The loop renews it at every beat; the port's helpers close
+//! the port when it has expired. It is one number without a lock, so that neither side
+//! can stall the other.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// How long the port may stay open. The loop renews it, the helpers check it.
+/// How long the port may stay open. The loop writes it, the helpers look at it.
 #[derive(Debug)]
 pub struct Lease {
     start: Instant,
@@ -28,36 +28,45 @@ impl Lease {
         nanoseconds(self.start.elapsed())
     }
 
-    /// Whether the loop makes progress: the lease has not expired.
+    /// Whether the loop moves: the lease has not expired.
     pub fn is_running(&self) -> bool {
-        self.deadline.load(Ordering::SeqCst) > self.now()
+        self.deadline.load(SeqCst) > self.now()
     }
 
-    /// Renews the lease; false if it had expired, whether or not a helper noticed.
+    /// False if the lease had expired, whether or not a helper has noticed. It stays
+    /// expired until [`Lease::restart`].
     pub fn renew(&self) -> bool {
-        let now = self.now();
-        let before = self
-            .deadline
-            .swap(now + nanoseconds(self.max_age), Ordering::SeqCst);
-        before > now
+        let (now, before) = (self.now(), self.deadline.load(SeqCst));
+        let deadline = now + nanoseconds(self.max_age);
+        before > now && self.replace(before, deadline)
     }
 
-    /// The time left, or nothing from the moment it expires until it is renewed.
+    /// Starts another lease, once every port is closed.
+    pub fn restart(&self) {
+        let deadline = self.now() + nanoseconds(self.max_age);
+        self.deadline.store(deadline, SeqCst);
+    }
+
+    /// The time left, or nothing from the moment it expires until it starts again.
     pub fn left(&self) -> Option<Duration> {
-        let deadline = self.deadline.load(Ordering::SeqCst);
+        let deadline = self.deadline.load(SeqCst);
         let left = deadline.saturating_sub(self.now());
         if left > 0 {
             return Some(Duration::from_nanos(left));
         }
         // Expire only the deadline we read. If the loop has renewed it meanwhile,
         // look again.
-        match self
-            .deadline
-            .compare_exchange(deadline, 0, Ordering::SeqCst, Ordering::SeqCst)
-        {
-            Ok(_) => None,
-            Err(_) => self.left(),
+        if self.replace(deadline, 0) {
+            None
+        } else {
+            self.left()
         }
+    }
+
+    fn replace(&self, before: u64, deadline: u64) -> bool {
+        self.deadline
+            .compare_exchange(before, deadline, SeqCst, SeqCst)
+            .is_ok()
     }
 }
 

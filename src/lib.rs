@@ -7,6 +7,7 @@ pub mod config;
 pub mod cycle;
 pub mod daemon;
 pub mod dial;
+pub mod exchange;
 pub mod fold;
 pub mod health;
 pub mod journal;

@@ -7,7 +7,7 @@ use std::{env, panic, process};
 
 use healthport::config::Config;
 use healthport::daemon::{self, Host};
-use healthport::journal;
+use healthport::journal::{self, SYSTEM};
 use healthport::notify::Notify;
 use healthport::options::{self, Command};
 use healthport::probe::Prober;
@@ -22,8 +22,6 @@ use simple_logger::SimpleLogger;
 const UNHEALTHY: u8 = 1;
 /// EX_USAGE of sysexits(3).
 const USAGE: u8 = 64;
-/// EX_OSERR of sysexits(3).
-const SYSTEM: u8 = 71;
 
 fn main() -> ExitCode {
     // simple_logger panics when stderr is a broken pipe. Exit rather than run
@@ -52,7 +50,7 @@ fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
         Command::CheckConfig => print(&config.to_string()),
         Command::Once => {
             log(config)?;
-            let outcome = Prober::new(config).probe();
+            let outcome = Prober::new(config).once();
             print(&format!(
                 "{}: {} {}\n",
                 outcome.result, config.url, outcome.sentence

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::accept::{Connections, unix_millis};
 use crate::cycle::Cycle;
 use crate::lease::Lease;
 use crate::ports::{Ports, State};
-use crate::probe::ProbeResult;
+use crate::probe::{Outcome, ProbeResult};
 
 /// Upper bounds of the histogram, in microseconds and, as they are shown, in seconds. A
 /// local answer takes a millisecond, that of a router with a stuck HAProxy slightly more
@@ -186,8 +187,23 @@ impl Metrics {
 
 impl Counters {
     fn count(&self, cycle: &Cycle, now: u64) {
-        let outcome = cycle.outcome;
-        let micros = cycle.took.as_micros();
+        if let (Some(took), Some(outcome)) = (cycle.took, cycle.outcome) {
+            self.count_probe(took, outcome, now);
+        }
+        self.drained.store(cycle.drained.is_some(), Relaxed);
+        let failed = |port: &&State| matches!(port, State::Failed(_));
+        let failed = cycle.ports.iter().filter(failed).count();
+        self.listen_errors.fetch_add(failed as u64, Relaxed);
+        self.lease_expired.fetch_add(cycle.expired.into(), Relaxed);
+        // The lease closed the port before this cycle, which may have opened it again.
+        if cycle.expired {
+            self.port(false, now);
+        }
+        self.port(cycle.ports.contains(&State::Open), now);
+    }
+
+    fn count_probe(&self, took: Duration, outcome: &Outcome, now: u64) {
+        let micros = took.as_micros();
         let bucket = BUCKETS.iter().position(|&(bound, _)| micros <= bound);
         self.buckets[bucket.unwrap_or(BUCKETS.len())].fetch_add(1, Relaxed);
         let microseconds = u64::try_from(micros).unwrap_or(0);
@@ -196,20 +212,9 @@ impl Counters {
         let status = outcome.status.unwrap_or(0);
         self.status.store(status.into(), Relaxed);
         self.success.store(outcome.is_good(), Relaxed);
-        self.drained.store(cycle.drained.is_some(), Relaxed);
         if outcome.is_good() {
             self.last_success.store(now, Relaxed);
         }
-
-        let failed = |port: &&State| matches!(port, State::Failed(_));
-        let failed = cycle.ports.iter().filter(failed).count();
-        self.listen_errors.fetch_add(failed as u64, Relaxed);
-        self.lease_expired.fetch_add(cycle.lapsed.into(), Relaxed);
-        // The expired lease closed the port before this cycle, which may have opened it again.
-        if cycle.lapsed {
-            self.port(false, now);
-        }
-        self.port(cycle.ports.contains(&State::Open), now);
     }
 
     fn port(&self, open: bool, now: u64) {
@@ -263,8 +268,6 @@ fn fraction(parts: u64, of: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::Outcome;
-    use std::time::Duration;
 
     /// Plays cycles: a probe's microseconds, its result, the port, and whether the
     /// lease expired.
@@ -279,12 +282,12 @@ mod tests {
             };
             let cycle = Cycle {
                 now: Duration::ZERO,
-                took: Duration::from_micros(*micros),
-                outcome: &outcome,
+                took: Some(Duration::from_micros(*micros)),
+                outcome: Some(&outcome),
                 up: false,
                 progress: (0, 1),
                 drained: status.is_none().then_some("drained"),
-                lapsed: *expired,
+                expired: *expired,
                 ports: std::slice::from_ref(port),
             };
             metrics.counters.count(&cycle, now);

@@ -5,32 +5,33 @@
 //! No other program gets the port meanwhile: from the first [`Ports::set`] to the end,
 //! a second socket is bound to it and never listens.
 //!
-//! Each address that is open has a helper thread, which blocks in `accept`. The port
-//! stays open only while the loop renews the lease: if the loop stalls, the helper
-//! closes the port by itself. The helper never logs and takes no lock, so nothing that
-//! stalls the loop can stall it. Nor does the loop wait for a helper in order to close
-//! the port.
+//! Each address has a helper thread from its first opening to the end. It accepts, and
+//! watches the lease: if the loop stalls, the helper closes the port by itself. It never
+//! logs and takes no lock that the loop holds, so nothing that stalls the loop can stall
+//! it. Nor does the loop wait for a helper in order to close the port.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
 use crate::accept::{BACKLOG, Connections, is_transient};
+use crate::journal;
 use crate::lease::Lease;
-use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT};
+use crate::reason::reason;
+use crate::sys::{self, POLLIN, SO_REUSEADDR, SO_REUSEPORT};
 
-/// How many helpers of earlier openings may still be running. A helper ends some 50 us
-/// after its socket is shut down. On a node under load it may not run for 100 ms, which
-/// is no reason to stay closed: the kernel answers for the next helper. If this many
-/// are left, they hang in the kernel, and another one would hang too.
-const OLD_HELPERS: usize = 8;
-
-/// How long an opening waits for the oldest of them to end.
+/// How long an opening waits for its helper. A helper answers within 50 us; on a node
+/// under load it may not run for 100 ms, which is no reason to stay closed. One that
+/// takes longer hangs in the kernel, and would not watch the lease.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How soon a helper looks again at a socket that was to be closed and does not listen yet.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// The state of one listening address after [`Ports::set`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +54,14 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// All closed, nothing reserved yet. `max_age` is how long an open port outlives
-    /// the last [`Ports::renew`].
+    /// All closed, nothing reserved yet. `max_age` is how long an open port outlives the
+    /// last [`Ports::renew`].
     pub fn new(addresses: &[SocketAddr], max_age: Duration) -> Ports {
         let port = |&address| Port {
             address,
             reservation: None,
+            helper: None,
             listener: None,
-            ending: Vec::new(),
         };
         Ports {
             lease: Arc::new(Lease::new(max_age)),
@@ -79,15 +80,16 @@ impl Ports {
         Arc::clone(&self.connections)
     }
 
-    /// Renews the lease; false if an open port was closed because the lease had
-    /// expired. Call it once per cycle, after the probe and before [`Ports::set`].
+    /// Renews the lease; false if an open port was closed because the lease had expired.
+    /// Call it before [`Ports::set`].
     pub fn renew(&mut self) -> bool {
-        let in_time = self.lease.renew();
-        if in_time || self.ports.iter().all(|port| port.listener.is_none()) {
+        if self.lease.renew() {
             return true;
         }
+        let held = self.ports.iter().any(|port| port.listener.is_some());
         self.close();
-        false
+        self.lease.restart();
+        !held
     }
 
     /// Opens or closes every address, and returns their states in the same order. The
@@ -113,7 +115,7 @@ impl Ports {
 }
 
 impl Drop for Ports {
-    /// The helpers own the listeners, which would otherwise live on until the lease
+    /// The helpers own the listeners too, which would otherwise live on until the lease
     /// expires.
     fn drop(&mut self) {
         self.close();
@@ -125,10 +127,8 @@ impl Drop for Ports {
 struct Port {
     address: SocketAddr,
     reservation: Option<OwnedFd>,
-    listener: Option<Listener>,
-    /// The helpers of earlier openings, the oldest first, until they are known to
-    /// have ended.
-    ending: Vec<Receiver<io::Error>>,
+    helper: Option<Helper>,
+    listener: Option<Arc<Listener>>,
 }
 
 impl Port {
@@ -139,52 +139,37 @@ impl Port {
         connections: &Arc<Connections>,
     ) -> Result<(), String> {
         let address = self.address;
-        let cannot_listen = |error: io::Error| {
-            // The system's error does not say what to change: the unit (EPERM), or a
-            // port below 1024 (EACCES).
-            let hint = match error.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    ", see SocketBindAllow= in the unit; ports below 1024 need a privilege"
-                }
-                _ => "",
-            };
-            format!("cannot listen on {address}: {error}{hint}")
-        };
-        let reservation = match self.reservation.take() {
-            Some(reservation) => reservation,
-            None => reserve(address).map_err(cannot_listen)?,
-        };
-        let reservation = self.reservation.insert(reservation);
+        let cannot_listen = |error| cannot_listen(address, &error);
+        let reservation = get(&mut self.reservation, || reserve(address)).map_err(cannot_listen)?;
         if !open {
             return Ok(());
         }
-        if let Some(listener) = &self.listener {
-            let error = match listener.helper.try_recv() {
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => "the helper thread died".to_string(),
-                Ok(error) => error.to_string(),
+        let start = || Helper::start(lease, connections);
+        let helper = get(&mut self.helper, start).map_err(cannot_listen)?;
+        let cannot_accept = |problem| format!("cannot accept on {address}: {problem}");
+        if self.listener.is_some() {
+            return match helper.has_stopped() {
+                None => Ok(()),
+                // The next renewal closes the port, and `rise` must be earned again.
+                Some(None) => Err(cannot_accept("the lease expired".to_string())),
+                // Stay closed for one cycle, so that a helper that fails at once cannot
+                // make us spin.
+                Some(Some(error)) => {
+                    self.listener = None;
+                    Err(cannot_accept(reason(&error)))
+                }
             };
-            // The helper has given up since the last cycle and closed the port. Stay
-            // closed for one cycle, so that a helper that fails at once cannot make us
-            // spin.
-            self.close();
-            return Err(format!("cannot accept on {address}: {error}"));
         }
-        let runs = |helper: &Receiver<_>| matches!(helper.try_recv(), Err(TryRecvError::Empty));
-        self.ending.retain(runs);
-        let hangs = |helper: &Receiver<_>| {
-            matches!(
-                helper.recv_timeout(PATIENCE),
-                Err(RecvTimeoutError::Timeout)
-            )
-        };
-        if self.ending.len() >= OLD_HELPERS && self.ending.first().is_some_and(hangs) {
-            return Err(format!(
-                "cannot accept on {address}: {OLD_HELPERS} helpers of earlier openings hang"
-            ));
+        let listener = Listener::new(address).map_err(cannot_listen)?;
+        // The helper watches before the socket listens: if the loop stalled after
+        // listen(2), nobody else would close the port.
+        helper.watch(&listener).map_err(cannot_accept)?;
+        let listens = listen(&listener.socket, address, reservation);
+        if listens.is_err() {
+            listener.close();
         }
-        let listener = listen(address, reservation).map_err(cannot_listen)?;
-        let listener = Listener::start(listener, lease, connections).map_err(cannot_listen)?;
+        helper.accept();
+        listens.map_err(cannot_listen)?;
         self.listener = Some(listener);
         Ok(())
     }
@@ -192,10 +177,30 @@ impl Port {
     /// Neither tells the helper nor waits for it: the kernel makes its `accept` fail.
     fn close(&mut self) {
         if let Some(listener) = self.listener.take() {
-            close(&listener.socket);
-            self.ending.push(listener.helper);
+            listener.close();
         }
     }
+}
+
+/// What is there, or what can be made.
+fn get<T>(slot: &mut Option<T>, make: impl FnOnce() -> io::Result<T>) -> io::Result<&mut T> {
+    let value = match slot.take() {
+        Some(value) => value,
+        None => make()?,
+    };
+    Ok(slot.insert(value))
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    // The system's error does not say what to change: the unit (EPERM), or a port below
+    // 1024 (EACCES).
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ", see SocketBindAllow= in the unit; ports below 1024 need a privilege"
+        }
+        _ => "",
+    };
+    format!("cannot listen on {address}: {}{hint}", reason(error))
 }
 
 /// A socket that holds the port and never listens. While it exists, the kernel refuses
@@ -208,97 +213,182 @@ impl Port {
 /// of an earlier process in TIME_WAIT require the option, and then the kernel checks
 /// every socket.
 fn reserve(address: SocketAddr) -> io::Result<OwnedFd> {
-    sys::bind(address, &[]).or_else(|_| {
-        let socket = sys::bind(address, &[SO_REUSEADDR])?;
+    let bind = |options: &[_]| {
+        let socket = sys::socket(address, options)?;
+        sys::bind(&socket, address).map(|()| socket)
+    };
+    bind(&[]).or_else(|_| {
+        let socket = bind(&[SO_REUSEADDR])?;
         sys::set(&socket, SO_REUSEADDR, false)?;
         Ok(socket)
     })
 }
 
-/// Opens a listener beside the reservation. With SO_REUSEPORT on both, the kernel
-/// allows that to sockets of the same user only. With SO_REUSEADDR on both it would
-/// allow it to everybody: another user's program took the port between the two calls
-/// within ten openings. The listener has SO_REUSEADDR all the same, for connections of
-/// the last opening that are in TIME_WAIT; the reservation does not have it.
-///
-/// Always a new socket. Listening again on the one that was shut down would orphan
-/// connections in CLOSE_WAIT, and those block the port for good.
-fn listen(address: SocketAddr, reservation: &OwnedFd) -> io::Result<TcpListener> {
+/// Listens beside the reservation. With SO_REUSEPORT on both, the kernel allows that to
+/// sockets of the same user only. With SO_REUSEADDR on both it would allow it to
+/// everybody: another user's program took the port between the two calls within ten
+/// openings. The listener has SO_REUSEADDR all the same, for connections of the last
+/// opening that are in TIME_WAIT; the reservation does not have it.
+fn listen(socket: &TcpListener, address: SocketAddr, reservation: &OwnedFd) -> io::Result<()> {
     sys::set(reservation, SO_REUSEPORT, true)?;
-    let listener = sys::bind(address, &[SO_REUSEADDR, SO_REUSEPORT])
-        .and_then(|socket| sys::listen(socket, BACKLOG));
-    sys::set(reservation, SO_REUSEPORT, false)?;
-    listener
+    sys::bind(socket, address)?;
+    sys::listen(socket, BACKLOG)
 }
 
+/// The socket of one opening, shared with the helper. Always a new one: listening again
+/// on one that was shut down would orphan connections in CLOSE_WAIT, and those block the
+/// port for good.
 #[derive(Debug)]
 struct Listener {
-    /// The listening socket, shared with the helper, as a [`TcpStream`]: shutdown and
-    /// timeouts work on any socket, but `std` offers them on that type only.
-    socket: Arc<TcpStream>,
-    /// Receives the error with which the helper ended, and disconnects when it has
-    /// ended.
-    helper: Receiver<io::Error>,
+    socket: TcpListener,
+    closed: AtomicBool,
 }
 
 impl Listener {
-    fn start(
-        listener: TcpListener,
-        lease: &Arc<Lease>,
-        connections: &Arc<Connections>,
-    ) -> io::Result<Listener> {
-        let socket = Arc::new(TcpStream::from(OwnedFd::from(listener.try_clone()?)));
-        let own = Arc::clone(&socket);
-        let (lease, connections) = (Arc::clone(lease), Arc::clone(connections));
-        let (end, helper) = mpsc::channel();
-        thread::Builder::new()
-            .name("accept".to_string())
-            .spawn(move || {
-                if let Some(error) = accept(&listener, &own, &lease, &connections) {
-                    let _ = end.send(error);
-                }
-            })?;
-        Ok(Listener { socket, helper })
+    /// Not yet bound.
+    fn new(address: SocketAddr) -> io::Result<Arc<Listener>> {
+        let socket = sys::socket(address, &[SO_REUSEADDR, SO_REUSEPORT])?;
+        Ok(Arc::new(Listener {
+            socket: socket.into(),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
+    fn close(&self) {
+        self.closed.store(true, SeqCst);
+        self.stop();
+    }
+
+    /// Stops listening: the next SYN gets RST, even while descriptors of the socket remain,
+    /// and a waiting helper wakes up. False if the socket did not listen.
+    fn stop(&self) -> bool {
+        match sys::shutdown(&self.socket) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => false,
+            // A security policy, perhaps. Only the end of the process closes the port now.
+            Err(error) => journal::die(&format!("cannot close the port: {}", reason(&error))),
+        }
     }
 }
 
-/// The helper: accept, close, watch the lease. Returns the error that ended it (EINVAL
-/// if the loop closed the port), or nothing if the lease expired.
-fn accept(
-    listener: &TcpListener,
-    socket: &TcpStream,
+/// The thread that serves one address.
+#[derive(Debug)]
+struct Helper {
+    orders: Sender<Order>,
+    news: Receiver<News>,
+    /// It has a listener that it has not given up yet, as far as is known.
+    busy: bool,
+}
+
+enum Order {
+    /// From now on the lease closes this socket, which does not listen yet.
+    Watch(Arc<Listener>),
+    /// It listens.
+    Accept,
+}
+
+enum News {
+    Watching,
+    /// With the error that ended it, or none if the loop or the lease did.
+    Stopped(Option<io::Error>),
+}
+
+impl Helper {
+    fn start(lease: &Arc<Lease>, connections: &Arc<Connections>) -> io::Result<Helper> {
+        let (lease, connections) = (Arc::clone(lease), Arc::clone(connections));
+        let ((orders, ours), (tell, news)) = (mpsc::channel(), mpsc::channel());
+        let thread = thread::Builder::new().name("accept".to_string());
+        thread.spawn(move || {
+            while let Ok(order) = ours.recv() {
+                if let Order::Watch(listener) = order {
+                    let _ = tell.send(News::Watching);
+                    let error = serve(&listener, &ours, &lease, &connections);
+                    drop(listener);
+                    let _ = tell.send(News::Stopped(error));
+                }
+            }
+        })?;
+        Ok(Helper {
+            orders,
+            news,
+            busy: false,
+        })
+    }
+
+    /// Hands it a listener that does not listen yet, and returns when it watches it.
+    fn watch(&mut self, listener: &Arc<Listener>) -> Result<(), String> {
+        let hangs = || "the helper of an earlier opening hangs".to_string();
+        while self.busy {
+            let news = self.news.recv_timeout(PATIENCE).map_err(|_| hangs())?;
+            self.busy = matches!(news, News::Watching);
+        }
+        self.busy = true;
+        let _ = self.orders.send(Order::Watch(Arc::clone(listener)));
+        match self.news.recv_timeout(PATIENCE) {
+            Ok(News::Watching) => Ok(()),
+            _ => {
+                listener.close();
+                self.accept();
+                Err(hangs())
+            }
+        }
+    }
+
+    fn accept(&self) {
+        let _ = self.orders.send(Order::Accept);
+    }
+
+    /// Whether it no longer serves its listener: because of an error, or because the lease
+    /// expired.
+    fn has_stopped(&mut self) -> Option<Option<io::Error>> {
+        if !self.busy {
+            return Some(None);
+        }
+        let Ok(News::Stopped(error)) = self.news.try_recv() else {
+            return None;
+        };
+        self.busy = false;
+        Some(error)
+    }
+}
+
+/// What a helper does with one listener. Returns the error that ended it, or none if the
+/// loop closed the port or the lease expired.
+fn serve(
+    listener: &Listener,
+    orders: &Receiver<Order>,
     lease: &Lease,
     connections: &Connections,
 ) -> Option<io::Error> {
+    while let Err(RecvTimeoutError::Timeout) = orders.recv_timeout(lease.left().unwrap_or(RETRY)) {
+        if lease.left().is_none() && listener.stop() {
+            return None;
+        }
+    }
     loop {
         let Some(left) = lease.left() else {
-            close(socket);
+            listener.stop();
             return None;
         };
-        // The timeout bounds how long accept() blocks, so the lease is checked again
-        // when this time is up, whether the lease has expired or was renewed.
-        let accepted = socket
-            .set_read_timeout(Some(left))
-            .and_then(|()| listener.accept());
+        let accepted = match sys::wait(&listener.socket, POLLIN, left) {
+            Ok(true) => listener.socket.accept().map(drop),
+            // The lease has expired or was renewed.
+            Ok(false) => continue,
+            Err(error) => Err(error),
+        };
         match accepted {
             // Dropping the connection closes it: the handshake was the answer.
-            Ok(_) => connections.add(),
+            Ok(()) => connections.add(),
+            Err(_) if listener.closed.load(SeqCst) => return None,
             Err(error) if is_transient(&error) => {}
             // Out of descriptors or memory, or an error that nobody foresaw. Accepting
             // again at once would spin; waiting would leave a port open that nobody
             // serves. The loop notices in its next cycle and opens the port again in
             // the one after.
             Err(error) => {
-                close(socket);
+                listener.stop();
                 return Some(error);
             }
         }
     }
-}
-
-/// Stops listening: the next SYN gets RST, even while descriptors of the socket remain,
-/// and a blocked `accept` returns EINVAL. An error would mean that the socket no longer
-/// listens.
-fn close(socket: &TcpStream) {
-    let _ = socket.shutdown(Shutdown::Both);
 }

@@ -5,19 +5,21 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::time::Instant;
+use std::time::Duration;
 
 use ureq::http::{HeaderValue, Request, header};
 use ureq::{Agent, Error, Timeout};
 
 use crate::config::Config;
-use crate::dial::{Addresses, Dial};
+use crate::dial::Addresses;
+use crate::exchange::{HEAD_LIMIT, Line};
+use crate::reason::reason;
 
 /// How much of the body --expect-body searches, in bytes (the kubelet's limit).
 const BODY_LIMIT: usize = 10 * 1024;
 
-/// The longest status line and headers that are read, in bytes.
-const HEAD_LIMIT: usize = 8 * 1024;
+/// How long the rest of an answer is waited for.
+const REST: Duration = Duration::from_millis(100);
 
 /// What kind of answer a probe got; the short code is for logs and counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +76,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// No probe has ended well for so long.
+    pub fn stale(time: Duration) -> Outcome {
+        Outcome {
+            result: ProbeResult::Timeout,
+            status: None,
+            sentence: format!("no good answer for {time:?}"),
+        }
+    }
+
     /// Whether the probed service is healthy.
     pub fn is_good(&self) -> bool {
         self.result == ProbeResult::Ok
@@ -84,6 +95,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Prober {
     agent: Agent,
+    line: Line,
     request: Request<()>,
     config: Config,
 }
@@ -100,9 +112,9 @@ impl Prober {
         for (name, value) in &config.header {
             request.headers_mut().append(name, value.clone());
         }
-        // Most defaults suit a client like a browser and are wrong for a probe.
+        // Most defaults suit a client like a browser and are wrong for a probe. The
+        // time limit is the exchange's.
         let agent = Agent::config_builder()
-            .timeout_global(Some(config.timeout)) // from connect to last byte
             .proxy(None) // else HTTP_PROXY from the environment
             .max_redirects(0) // else 10: a login page would look ready
             .max_redirects_will_error(false) // the redirect is the answer
@@ -111,63 +123,92 @@ impl Prober {
             .user_agent(concat!("healthport/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("") // else an empty header
             .max_response_header_size(HEAD_LIMIT)
-            // Larger than the limit: ureq reports a full buffer as a lost connection.
-            .input_buffer_size(2 * HEAD_LIMIT)
-            .output_buffer_size(2 * HEAD_LIMIT)
             .build();
+        let line = Line::default();
         Prober {
-            agent: Agent::with_parts(agent, Dial, Addresses),
+            agent: Agent::with_parts(agent, line.clone(), Addresses),
+            line,
             request,
             config: config.clone(),
         }
     }
 
-    /// Probes once. Returns within --timeout, however the service behaves.
-    pub fn probe(&self) -> Outcome {
-        let start = Instant::now();
-        let outcome = self.ask();
-        // If the process was stopped or the machine slept, the answer may have been
-        // true long ago although no read timed out.
-        if start.elapsed() > self.config.timeout && outcome.is_good() {
-            return self.failed(&Error::Timeout(Timeout::Global));
+    /// One whole probe.
+    pub fn once(&self) -> Outcome {
+        loop {
+            // A signal may end a call early.
+            if let Some(outcome) = self.probe(Duration::MAX) {
+                return outcome;
+            }
         }
-        outcome
     }
 
-    fn ask(&self) -> Outcome {
-        let response = match self.agent.run(self.request.clone()) {
-            Ok(response) => response,
-            Err(error) => return self.failed(&error),
-        };
+    /// Begins a probe, or goes on with it. Returns after `time` or earlier: with nothing
+    /// if there is no result yet. Together the calls take no longer than --timeout,
+    /// however the service behaves.
+    pub fn probe(&self, time: Duration) -> Option<Outcome> {
+        self.line.run(time, self.config.timeout);
+        let asked = self.ask();
+        if matches!(&asked, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) {
+            return None;
+        }
+        // If the process was stopped or the machine slept, the answer may have been true
+        // long ago although no wait timed out.
+        let is_late = self.line.end();
+        Some(match asked {
+            Err(error) => self.failed(&error),
+            Ok(outcome) if outcome.is_good() && is_late => {
+                self.failed(&Error::Timeout(Timeout::Global))
+            }
+            Ok(outcome) => outcome,
+        })
+    }
+
+    /// Ends the connection of the last probe: politely, in up to `time`, if the service
+    /// has answered.
+    pub fn hang_up(&self, time: Duration) {
+        self.line.hang_up(time.min(REST));
+    }
+
+    fn ask(&self) -> Result<Outcome, Error> {
+        let response = self.agent.run(self.request.clone())?;
         let status = response.status().as_u16();
-        let answered = |result, sentence| Outcome {
-            result,
-            status: Some(status),
-            sentence,
+        let answered = |result, sentence| {
+            Ok(Outcome {
+                result,
+                status: Some(status),
+                sentence,
+            })
         };
         if !self.config.expect_status.contains(status) {
             let expected = &self.config.expect_status;
-            return answered(
-                ProbeResult::Status,
-                format!("answered {status}, expected {expected}"),
-            );
+            let sentence = format!("answered {status}, expected {expected}");
+            return answered(ProbeResult::Status, sentence);
         }
         let Some(text) = &self.config.expect_body else {
             return answered(ProbeResult::Ok, format!("answered {status}"));
         };
+        let encoding = response.headers().get(header::CONTENT_ENCODING).cloned();
         match contains(response.into_body().into_reader(), text.as_bytes()) {
-            Ok(true) => answered(
-                ProbeResult::Ok,
-                format!("answered {status} with the expected body"),
-            ),
+            Ok(true) => {
+                let sentence = format!("answered {status} with the expected body");
+                answered(ProbeResult::Ok, sentence)
+            }
             Ok(false) => {
-                let sentence = format!("answered {status}, but its body does not contain {text:?}");
+                let compressed = match encoding {
+                    Some(encoding) => format!(", which has the encoding {encoding:?}"),
+                    None => String::new(),
+                };
+                let sentence = format!(
+                    "answered {status}, but its body{compressed} does not contain {text:?}"
+                );
                 answered(ProbeResult::Body, sentence)
             }
-            Err(error) => Outcome {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error.into()),
+            Err(error) => Ok(Outcome {
                 status: Some(status),
                 ..self.failed(&error.into())
-            },
+            }),
         }
     }
 
@@ -184,24 +225,20 @@ impl Prober {
                 format!("no complete answer within {:?}", self.config.timeout),
             ),
             // Only Dial makes these.
-            Error::Other(reason) => (ProbeResult::Connect, reason.to_string()),
+            Error::Other(sentence) => (ProbeResult::Connect, sentence.to_string()),
             Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => (
                 ProbeResult::Protocol,
                 "closed the connection without a complete answer".to_string(),
             ),
-            Error::Io(error) => (ProbeResult::Protocol, format!("connection lost: {error}")),
+            Error::Io(error) => (
+                ProbeResult::Protocol,
+                format!("connection lost: {}", reason(error)),
+            ),
             Error::LargeResponseHeader(..) => (
                 ProbeResult::Protocol,
                 format!("headers of more than {HEAD_LIMIT} bytes"),
             ),
-            Error::Protocol(error) => (
-                ProbeResult::Protocol,
-                format!("not a valid HTTP answer: {error}"),
-            ),
-            error => (
-                ProbeResult::Protocol,
-                format!("not a valid HTTP answer: {error}"),
-            ),
+            error => (ProbeResult::Protocol, rule(&error.to_string())),
         };
         Outcome {
             result,
@@ -209,6 +246,23 @@ impl Prober {
             // Should an error ever quote the other side, keep it on one line.
             sentence: sentence.replace(char::is_control, " "),
         }
+    }
+}
+
+/// Which rule of HTTP an answer breaks, from ureq's words for it.
+fn rule(error: &str) -> String {
+    let reason = error.trim_start_matches("protocol: ");
+    let reason = reason.trim_start_matches("http parse fail: ");
+    let reason = reason.trim_start_matches("http parse resulted in ");
+    match reason {
+        "invalid HTTP version" | "invalid response status" | "invalid token" => {
+            format!("no HTTP answer: {reason}")
+        }
+        code if code.starts_with("invalid status code") => format!("no HTTP answer: {code}"),
+        chunk if chunk.starts_with("chunk") => {
+            format!("an answer with a body that breaks the rules: {chunk}")
+        }
+        _ => format!("an answer with a header that breaks the rules: {reason}"),
     }
 }
 

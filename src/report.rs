@@ -72,7 +72,7 @@ impl Reporter<'_> {
     /// The lines for one cycle; none if nothing changed.
     pub fn cycle(&mut self, cycle: &Cycle) -> Vec<Line> {
         let mut lines = Vec::new();
-        if cycle.lapsed {
+        if cycle.expired {
             // The expired lease has closed every port since the last cycle.
             lines.push(self.expired());
             self.ports.fill(State::Closed);
@@ -112,8 +112,10 @@ impl Reporter<'_> {
         }
         self.ports = cycle.ports.to_vec();
         self.status = self.describe(cycle);
-        self.probes += 1;
-        self.bad += u64::from(!cycle.outcome.is_good());
+        if let (Some(_), Some(outcome)) = (cycle.took, cycle.outcome) {
+            self.probes += 1;
+            self.bad += u64::from(!outcome.is_good());
+        }
         lines
     }
 
@@ -229,13 +231,13 @@ mod tests {
             status: None,
             sentence: String::new(),
         };
-        let (mut up, mut drained, mut lapsed) = (false, None, false);
+        let (mut up, mut drained, mut expired) = (false, None, false);
         let (mut progress, mut ports) = ((0, 2), Vec::new());
         for word in facts.split(' ') {
             match word {
                 "up" => up = true,
                 "drained" => drained = Some("drained"),
-                "lapsed" => lapsed = true,
+                "expired" => expired = true,
                 "half" => progress = (1, 2),
                 "good" => (outcome.result, outcome.sentence) = (ProbeResult::Ok, "good".into()),
                 states if states.bytes().all(|state| b"OCAB".contains(&state)) => {
@@ -250,12 +252,12 @@ mod tests {
         }
         let lines = reporter.cycle(&Cycle {
             now,
-            took: Duration::ZERO,
-            outcome: &outcome,
+            took: Some(Duration::ZERO),
+            outcome: Some(&outcome),
             up,
             progress,
             drained,
-            lapsed,
+            expired,
             ports: &ports,
         });
         let lines = lines.into_iter().map(|(level, line)| match level {
@@ -382,14 +384,14 @@ mod tests {
             (1, "up good OO", &format!("{open}1.0s)"), "port open: good"),
             (
                 9,
-                "lapsed good half CC",
+                "expired good half CC",
                 expired,
                 "port closed: good, 1 of 2 in a row",
             ),
             (10, "up good OO", &format!("{open}1.0s)"), "port open: good"),
             (
                 20,
-                "lapsed up good OO",
+                "expired up good OO",
                 &format!("{expired}\n{open}0.0s)"),
                 "port open: good",
             ),

@@ -4,7 +4,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::accept::{BACKLOG, is_transient};
 use crate::metrics::Metrics;
 use crate::reason::reason;
-use crate::sys::{self, SO_REUSEADDR};
+use crate::sys::{self, POLLIN, SO_REUSEADDR};
 
 /// The limit for a whole exchange, from accept to close.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -40,8 +39,8 @@ const TICK: Duration = Duration::from_millis(2);
 /// The system's, if it refuses the thread.
 pub fn serve(address: SocketAddr, interval: Duration, metrics: Arc<Metrics>) -> io::Result<()> {
     let responder = move || {
-        let (listener, socket) = listen(address, interval);
-        respond(&listener, &socket, &metrics);
+        let listener = listen(address, interval);
+        respond(&listener, &metrics);
     };
     thread::Builder::new()
         .name("metrics".to_string())
@@ -49,16 +48,15 @@ pub fn serve(address: SocketAddr, interval: Duration, metrics: Arc<Metrics>) -> 
         .map(drop)
 }
 
-/// The listener, twice: `std` sets a timeout only on a [`TcpStream`].
-fn listen(address: SocketAddr, interval: Duration) -> (TcpListener, TcpStream) {
+fn listen(address: SocketAddr, interval: Duration) -> TcpListener {
     let mut logged = String::new();
     loop {
-        let listening = sys::bind(address, &[SO_REUSEADDR]).and_then(|socket| {
+        let listening = sys::socket(address, &[SO_REUSEADDR]).and_then(|socket| {
+            sys::bind(&socket, address)?;
             // When the backlog of 128 of `std` was full, a liveness probe had to send its
             // SYN a second time.
-            let listener = sys::listen(socket, BACKLOG)?;
-            let socket = TcpStream::from(OwnedFd::from(listener.try_clone()?));
-            Ok((listener, socket))
+            sys::listen(&socket, BACKLOG)?;
+            Ok(socket.into())
         });
         let error = match listening {
             Ok(listening) => {
@@ -80,15 +78,16 @@ fn listen(address: SocketAddr, interval: Duration) -> (TcpListener, TcpStream) {
     }
 }
 
-fn respond(listener: &TcpListener, socket: &TcpStream, metrics: &Metrics) {
+fn respond(listener: &TcpListener, metrics: &Metrics) {
     let mut clients: Vec<Client> = Vec::new();
     let mut looked = Instant::now();
     loop {
-        // The timeout bounds how long accept() blocks.
-        let wait = (!clients.is_empty()).then_some(TICK);
-        let accepted = socket
-            .set_read_timeout(wait)
-            .and_then(|()| listener.accept());
+        let wait = if clients.is_empty() {
+            Duration::MAX
+        } else {
+            TICK
+        };
+        let accepted = sys::wait(listener, POLLIN, wait).and_then(|_| listener.accept());
         match accepted.and_then(|(stream, _)| Client::new(stream)) {
             // Most clients have sent their request by now, and need not be kept.
             Ok(mut client) => {

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
 
+use crate::sys::{self, POLLIN};
+
 /// Why a sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
@@ -41,6 +43,7 @@ impl Signals {
     /// The system's, if it refuses a socket pair or a handler.
     pub fn new() -> io::Result<Signals> {
         let (wake, ring) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
         let signals = Signals {
             wake,
             stop: Arc::default(),
@@ -75,18 +78,24 @@ impl Signals {
             if let Some(stop) = self.stopped() {
                 return stop;
             }
-            if self.report.swap(false, Ordering::SeqCst) {
+            if self.is_asked() {
                 return Wake::Report;
             }
             let left = end.saturating_duration_since(Instant::now());
-            // A read timeout of zero is an error, not a read that does not wait.
-            if left.is_zero() || self.wake.set_read_timeout(Some(left)).is_err() {
+            if left.is_zero() {
                 return Wake::Time;
             }
-            // Whatever ended the read (a wake-up byte, EINTR, the timeout), check the
+            // Whatever ended the wait (a wake-up byte, EINTR, the timeout), check the
             // flags and the clock again.
-            let _ = (&self.wake).read(&mut [0; 64]);
+            if sys::wait(&self.wake, POLLIN, left).unwrap_or(false) {
+                let _ = (&self.wake).read(&mut [0; 64]);
+            }
         }
+    }
+
+    /// Whether SIGUSR1 has come since it was last asked about.
+    pub fn is_asked(&self) -> bool {
+        self.report.swap(false, Ordering::SeqCst)
     }
 
     fn stopped(&self) -> Option<Wake> {

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, eventually, is_open, own_address, proc};
 use healthport::ports::{Ports, State};
+use healthport::sys;
+use rustix::net::sockopt;
 
 /// A lease that never expires, not even on a busy machine.
 const LONG: Duration = Duration::MAX;
@@ -139,7 +141,7 @@ fn closing_holds_under_a_storm() {
 }
 
 /// healthport closes first, so its connections stay in TIME_WAIT on its port. A
-/// listener without SO_REUSEADDR dies there with "Address already in use".
+/// listener without SO_REUSEADDR dies there with EADDRINUSE.
 #[test]
 fn opens_at_once_with_hundreds_in_time_wait() {
     let _alone = alone();
@@ -282,7 +284,7 @@ fn a_port_of_another_program_is_said_and_tried_again() {
         };
         assert_eq!(
             sentence,
-            &format!("cannot listen on {address}: Address already in use (os error 98)")
+            &format!("cannot listen on {address}: address in use")
         );
     }
     drop(other);
@@ -351,6 +353,16 @@ fn a_lease_that_ran_out_unnoticed_counts_as_run_out() {
     ports.set(true);
     assert!(!ports.renew());
     assert!(!is_open(address));
+}
+
+/// `[::]` serves IPv4 too, whatever the sysctl net.ipv6.bindv6only says.
+#[test]
+fn the_ipv6_wildcard_is_bound_for_ipv4_too() {
+    let address = "[::]:0".parse().unwrap();
+    let socket = sys::socket(address, &[]).unwrap();
+    sockopt::set_ipv6_v6only(&socket, true).unwrap();
+    sys::bind(&socket, address).unwrap();
+    assert!(!sockopt::ipv6_v6only(&socket).unwrap());
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn the_main_job_with_the_defaults() {
     // As cargo would run it; another test is about the build.
     let mut command = Command::new(BINARY);
     let mut healthport = Healthport::spawn(own_address(), command.stderr(Stdio::piped()));
-    healthport.says("port closed: cannot connect to 127.0.0.1:1936: Connection refused");
+    healthport.says("port closed: cannot connect to 127.0.0.1:1936: connection refused");
     assert!(healthport.child.try_wait().unwrap().is_none(), "it waits");
 }
 
@@ -50,7 +50,7 @@ fn the_service_to_try_it_with() {
     ]);
     let healthport = Healthport::spawn(own_address(), command.stderr(Stdio::piped()));
     healthport.says("port open");
-    healthport.says("port closed: cannot connect to 127.0.0.1:8000: Connection refused");
+    healthport.says("port closed: cannot connect to 127.0.0.1:8000: connection refused");
 }
 
 #[test]

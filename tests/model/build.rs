@@ -18,18 +18,17 @@ fn main() {
         "ports",
         &[
             (
-                "use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream}",
-                "use {crate::kernel::{TcpListener, TcpStream}, std::net::{Shutdown, SocketAddr}}",
+                "use std::net::{SocketAddr, TcpListener}",
+                "use {crate::kernel::TcpListener, std::net::SocketAddr}",
             ),
             ("use std::os::fd::OwnedFd", "use crate::kernel::OwnedFd"),
+            ("use std::sync::atomic", "use loom::sync::atomic"),
             ("use std::sync::mpsc", "use crate::kernel::mpsc"),
             ("use std::thread", "use loom::thread"),
             (
-                "use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT}",
-                "use crate::kernel::{self as sys, SO_REUSEADDR, SO_REUSEPORT}",
+                "use crate::sys::{self, POLLIN, SO_REUSEADDR, SO_REUSEPORT}",
+                "use crate::kernel::{self as sys, POLLIN, SO_REUSEADDR, SO_REUSEPORT}",
             ),
-            // Loom takes too long with more threads.
-            ("OLD_HELPERS: usize = 8", "OLD_HELPERS: usize = 1"),
         ],
     );
 }

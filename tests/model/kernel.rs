@@ -3,13 +3,14 @@
 //! inet_csk_get_port() in net/ipv4/inet_connection_sock.c.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex as Plain};
 use std::time::Duration;
 
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Condvar, Mutex, MutexGuard};
 
+pub const POLLIN: i16 = 1;
 pub const SO_REUSEADDR: i32 = 2;
 pub const SO_REUSEPORT: i32 = 15;
 
@@ -20,7 +21,6 @@ struct Socket {
     reuse_port: bool,
     bound: bool,
     listens: bool,
-    timeout: u64,
 }
 
 #[derive(Debug, Default)]
@@ -99,12 +99,11 @@ impl Kernel {
         self.wait(|state| !state.sockets.iter().any(|socket| socket.listens));
     }
 
-    /// Whether another program can bind the port, with every option and by the same
-    /// user. (A kernel remembers SO_REUSEPORT of the listener: the same user can.)
+    /// Whether another user's program can bind the port. (To it, SO_REUSEPORT of our
+    /// sockets means nothing.)
     pub fn can_be_stolen(&self) -> bool {
         let thief = Socket {
             reuse_address: true,
-            reuse_port: true,
             ..Socket::default()
         };
         let state = self.lock();
@@ -155,7 +154,7 @@ impl Drop for OwnedFd {
     }
 }
 
-pub fn bind(_address: SocketAddr, options: &[i32]) -> io::Result<OwnedFd> {
+pub fn socket(_address: SocketAddr, options: &[i32]) -> io::Result<OwnedFd> {
     let socket = kernel().change(|state| {
         state.sockets.push(Socket {
             descriptors: 1,
@@ -166,14 +165,18 @@ pub fn bind(_address: SocketAddr, options: &[i32]) -> io::Result<OwnedFd> {
     for &option in options {
         set(&socket, option, true)?;
     }
-    kernel().change(|state| -> io::Result<()> {
+    Ok(socket)
+}
+
+pub fn bind(socket: &impl AsFd, _address: SocketAddr) -> io::Result<()> {
+    let socket = socket.as_fd();
+    kernel().change(|state| {
         if !socket.is_free(state) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         state.sockets[socket.0].bound = true;
         Ok(())
-    })?;
-    Ok(socket)
+    })
 }
 
 pub fn set(socket: &OwnedFd, option: i32, on: bool) -> io::Result<()> {
@@ -184,8 +187,9 @@ pub fn set(socket: &OwnedFd, option: i32, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-pub fn listen(socket: OwnedFd, _backlog: i32) -> io::Result<TcpListener> {
-    kernel().change(|state| -> io::Result<()> {
+pub fn listen(socket: &impl AsFd, _backlog: i32) -> io::Result<()> {
+    let socket = socket.as_fd();
+    kernel().change(|state| {
         let mut sockets = state.sockets.iter();
         assert!(!sockets.any(|socket| socket.listens), "two listeners");
         if !socket.is_free(state) {
@@ -193,31 +197,56 @@ pub fn listen(socket: OwnedFd, _backlog: i32) -> io::Result<TcpListener> {
         }
         state.sockets[socket.0].listens = true;
         Ok(())
-    })?;
-    Ok(TcpListener(socket))
+    })
+}
+
+pub fn shutdown(socket: &impl AsFd) -> io::Result<()> {
+    let listened = |socket: &mut Socket| std::mem::replace(&mut socket.listens, false);
+    match socket.as_fd().get(listened) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::NotConnected.into()),
+    }
+}
+
+/// A socket that does not listen is ready at once: POLLHUP.
+pub fn wait(socket: &impl AsFd, _events: i16, time: Duration) -> io::Result<bool> {
+    let (kernel, number) = (kernel(), socket.as_fd().0);
+    let end = kernel.now() + time.as_nanos() as u64;
+    kernel.wait(|state| {
+        !state.sockets[number].listens || state.all_are_late || kernel.now() >= end
+    });
+    Ok(!kernel.lock().sockets[number].listens)
+}
+
+pub trait AsFd {
+    fn as_fd(&self) -> &OwnedFd;
+}
+
+impl AsFd for OwnedFd {
+    fn as_fd(&self) -> &OwnedFd {
+        self
+    }
+}
+
+impl AsFd for TcpListener {
+    fn as_fd(&self) -> &OwnedFd {
+        &self.0
+    }
 }
 
 #[derive(Debug)]
 pub struct TcpListener(OwnedFd);
 
-impl From<TcpListener> for OwnedFd {
-    fn from(listener: TcpListener) -> OwnedFd {
-        listener.0
+impl From<OwnedFd> for TcpListener {
+    fn from(socket: OwnedFd) -> TcpListener {
+        TcpListener(socket)
     }
 }
 
 impl TcpListener {
-    pub fn try_clone(&self) -> io::Result<TcpListener> {
-        self.0.get(|socket| socket.descriptors += 1);
-        Ok(TcpListener(OwnedFd(self.0.0)))
-    }
-
+    /// Nobody connects; it may hang before it says that the socket does not listen.
     pub fn accept(&self) -> io::Result<()> {
         let (kernel, number) = (kernel(), self.0.0);
-        kernel.wait(|state| {
-            let socket = &state.sockets[number];
-            !socket.listens || state.all_are_late || kernel.now() >= socket.timeout
-        });
         if kernel.lock().sockets[number].listens {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -225,31 +254,6 @@ impl TcpListener {
         kernel.wait(|state| !state.hangs);
         kernel.change(|state| state.is_hanging = false);
         Err(io::Error::from_raw_os_error(22)) // EINVAL
-    }
-}
-
-#[derive(Debug)]
-pub struct TcpStream(OwnedFd);
-
-impl From<OwnedFd> for TcpStream {
-    fn from(socket: OwnedFd) -> TcpStream {
-        TcpStream(socket)
-    }
-}
-
-impl TcpStream {
-    pub fn shutdown(&self, _: Shutdown) -> io::Result<()> {
-        self.0.get(|socket| socket.listens = false);
-        Ok(())
-    }
-
-    /// Of the next accept(), which begins now.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = timeout.expect("a timeout").as_nanos() as u64;
-        let kernel = kernel();
-        let end = kernel.now() + timeout;
-        kernel.change(|state| state.sockets[self.0.0].timeout = end);
-        Ok(())
     }
 }
 
@@ -267,18 +271,25 @@ impl Instant {
     }
 }
 
-/// A channel for one message.
+/// A channel, whose receiver waits for the kernel too.
 pub mod mpsc {
+    use std::collections::VecDeque;
     use std::sync::{Arc, Mutex as Plain};
     use std::time::Duration;
 
     use super::kernel;
-    pub use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+    pub use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 
     #[derive(Debug)]
     struct Channel<T> {
-        message: Option<T>,
+        messages: VecDeque<T>,
         is_over: bool,
+    }
+
+    impl<T> Channel<T> {
+        fn is_ready(&self) -> bool {
+            !self.messages.is_empty() || self.is_over
+        }
     }
 
     #[derive(Debug)]
@@ -288,7 +299,7 @@ pub mod mpsc {
 
     pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
         let channel = Arc::new(Plain::new(Channel {
-            message: None,
+            messages: VecDeque::new(),
             is_over: false,
         }));
         (Sender(Arc::clone(&channel)), Receiver(channel))
@@ -296,7 +307,7 @@ pub mod mpsc {
 
     impl<T> Sender<T> {
         pub fn send(&self, message: T) -> Result<(), ()> {
-            kernel().change(|_| self.0.lock().unwrap().message = Some(message));
+            kernel().change(|_| self.0.lock().unwrap().messages.push_back(message));
             Ok(())
         }
     }
@@ -315,18 +326,31 @@ pub mod mpsc {
             let kernel = kernel();
             let _state = kernel.lock();
             let mut channel = self.0.lock().unwrap();
-            match (channel.message.take(), channel.is_over) {
+            match (channel.messages.pop_front(), channel.is_over) {
                 (Some(message), _) => Ok(message),
                 (None, true) => Err(TryRecvError::Disconnected),
                 (None, false) => Err(TryRecvError::Empty),
             }
         }
 
-        /// A helper that hangs takes longer than any timeout, others less.
-        pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
-            kernel().wait(|state| {
-                let channel = self.0.lock().unwrap();
-                state.hangs || channel.message.is_some() || channel.is_over
+        pub fn recv(&self) -> Result<T, RecvError> {
+            kernel().wait(|_| self.0.lock().unwrap().is_ready());
+            self.try_recv().map_err(|_| RecvError)
+        }
+
+        /// The loop's patience with a helper, a second, lasts for longer than anything but
+        /// a helper that hangs. A lease is a few ticks.
+        pub fn recv_timeout(&self, time: Duration) -> Result<T, RecvTimeoutError> {
+            let kernel = kernel();
+            let is_patient = time >= Duration::from_secs(1);
+            let end = kernel.now() + time.as_nanos() as u64;
+            kernel.wait(|state| {
+                let late = if is_patient {
+                    state.is_hanging
+                } else {
+                    state.all_are_late || kernel.now() >= end
+                };
+                late || self.0.lock().unwrap().is_ready()
             });
             self.try_recv().map_err(|error| match error {
                 TryRecvError::Empty => RecvTimeoutError::Timeout,

@@ -6,12 +6,11 @@
 //!
 //! plays that world again and prints what happens. A wider range explores further.
 //!
-//! node.rs and fleet.rs test what the port means to a switch: a router that is ready may
-//! answer late, and all nodes of a cluster are late at the same time.
+//! fleet.rs tests what all of them do together: a router that is ready may answer late, and
+//! all nodes of a cluster are late at the same time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod fleet;
-mod node;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -19,7 +18,7 @@ use std::time::Duration;
 use std::{env, io, thread};
 
 use fastrand::Rng;
-use healthport::config::Config;
+use healthport::config::{BEAT, Config};
 use healthport::cycle::Cycle;
 use healthport::daemon::{self, World};
 use healthport::ports::State;
@@ -28,6 +27,9 @@ use healthport::signals::Wake;
 use log::Level;
 
 const SEEDS: Range<u64> = 0..100_000;
+
+/// How long a connection may end politely, as in probe.rs.
+const REST: Duration = Duration::from_millis(100);
 
 /// What a service does with a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,10 +78,24 @@ struct Tally {
     opened: u64,
     closed: u64,
     hung: u64,
-    lapsed: u64,
+    expired: u64,
     drained: u64,
+    cut: u64,
+    stale: u64,
     refused: u64,
     died: u64,
+}
+
+/// A probe in flight.
+#[derive(Debug)]
+struct Probe {
+    /// When it arrives, and when it has taken too long.
+    arrives: Duration,
+    end: Duration,
+    /// From the service's verdict to the last byte.
+    takes: Duration,
+    /// What the service was when it decided, and when the answer is there.
+    found: Option<(Service, Duration)>,
 }
 
 struct Scripted<'a> {
@@ -99,6 +115,8 @@ struct Scripted<'a> {
     stalls: u32,
     refusals: u32,
     deaths: u32,
+    /// Probes that do not end at their timeout.
+    endless: u32,
     watchdog: Option<Duration>,
 
     now: Duration,
@@ -111,6 +129,7 @@ struct Scripted<'a> {
     drained_until: Duration,
     ports: Vec<Port>,
     lease: Duration,
+    probe: Option<Probe>,
 
     seen: Seen,
 }
@@ -121,6 +140,8 @@ struct Seen {
     /// Start and end of the last probe.
     started: Duration,
     probed: Duration,
+    /// Whether it was good, until the port has followed.
+    result: Option<bool>,
     /// Probes since the last stall or report; after those a probe may come early.
     calm: u32,
     /// Good and bad probes in a row since the start or the lease's end.
@@ -130,10 +151,18 @@ struct Seen {
     up: bool,
     /// Some of them speak for another verdict, but not yet enough.
     is_counting: bool,
+    /// When a probe was last good, by both clocks.
+    proven: (Duration, Duration),
     /// Since when the service has been ready, or not. This and the later times are by
     /// `awake`.
     service_since: Duration,
     has_hung: bool,
+    /// A probe was ended early since then.
+    is_cut: bool,
+    /// The probe in flight does not end by itself.
+    is_endless: bool,
+    /// What the program saw when it looked last.
+    saw_drained: bool,
     drained_since: Duration,
     /// Until then the system or a stall kept the port closed.
     excused: Duration,
@@ -182,10 +211,11 @@ fn up_to(random: &mut Rng, most: Duration) -> Duration {
 }
 
 fn config(random: &mut Rng) -> Config {
-    let interval = Duration::from_millis(random.u64(10..=1000));
+    // Some sleeps and some probes last for several beats.
+    let most = [1_000, 1_000, 5_000][random.usize(..3)];
+    let interval = Duration::from_millis(random.u64(10..=most));
     let most = [interval, 4 * interval][random.usize(..2)];
     let timeout = Duration::from_millis(1) + up_to(random, most);
-    let cycle = interval + timeout;
     let fast = [None, Some(interval), Some(up_to(random, interval))];
     let addresses = ["0.0.0.0:18898", "[::]:28898", "127.0.0.1:38898"];
     let listen = addresses[..random.usize(1..=3)].iter();
@@ -196,7 +226,7 @@ fn config(random: &mut Rng) -> Config {
         timeout,
         rise: random.u32(1..=4),
         fall: random.u32(1..=4),
-        max_age: cycle + random.u32(0..=2) * cycle,
+        max_age: Duration::from_millis(random.u64(2_000..8_000)),
         ..Config::default()
     }
 }
@@ -221,7 +251,8 @@ impl<'a> Scripted<'a> {
         let cycle = config.interval + config.timeout;
         let fastest = config.interval.min(config.timeout);
         let mut sometimes = |n| if random.u8(..3) == 0 { n } else { 0 };
-        let (stalls, refusals, deaths) = (sometimes(20), sometimes(4), sometimes(4));
+        let (stalls, refusals) = (sometimes(20), sometimes(4));
+        let (deaths, endless) = (sometimes(4), sometimes(20));
         Scripted {
             seed,
             config,
@@ -237,6 +268,7 @@ impl<'a> Scripted<'a> {
             stalls,
             refusals,
             deaths,
+            endless,
             watchdog: random.bool().then(|| up_to(&mut random, 20 * cycle)),
             now: Duration::ZERO,
             awake: Duration::ZERO,
@@ -246,6 +278,7 @@ impl<'a> Scripted<'a> {
             drained_until: [Duration::ZERO, Duration::MAX][random.usize(..2)],
             ports: config.listen.iter().map(port).collect(),
             lease: config.max_age,
+            probe: None,
             seen: Seen::default(),
             random,
         }
@@ -317,6 +350,7 @@ impl<'a> Scripted<'a> {
             if (was == Service::Ready) != (self.service == Service::Ready) {
                 self.seen.service_since = self.awake;
                 self.seen.has_hung = false;
+                self.seen.is_cut = false;
             }
             self.seen.has_hung |= self.service == Service::Hung;
             self.say(|| format!("the service is {:?}", self.service));
@@ -338,11 +372,14 @@ impl<'a> Scripted<'a> {
                 self.seen.up,
                 "open without {rise} good, or after {fall} bad in a row"
             );
-            let age = self.now - self.seen.probed;
-            assert!(age <= config.max_age, "open {age:?} after the last probe");
+            let age = self.awake - self.seen.proven.1;
+            let hang = config.closes_after_hang(Duration::ZERO);
+            let evidence = hang.max(config.interval + config.max_age) + BEAT;
+            assert!(age <= evidence, "open {age:?} after the last good answer");
             let open_for = self.awake - self.seen.service_since;
             let bound = match (self.service, self.seen.has_hung) {
                 (Service::Ready, _) => Duration::MAX,
+                _ if self.seen.is_cut || self.seen.is_endless => self.answer + evidence,
                 (_, true) => config.closes_after_hang(self.answer),
                 (_, false) => config.closes_after_bad(self.answer),
             };
@@ -351,13 +388,14 @@ impl<'a> Scripted<'a> {
                 "open {open_for:?} after the service was ready last, {bound:?} allowed"
             );
             let open_for = self.awake - self.seen.drained_since;
-            let bound = config.interval.max(config.timeout) + config.timeout;
+            let bound = BEAT + REST;
             assert!(
                 !self.drained || open_for <= bound,
                 "open {open_for:?} after the drain file came, {bound:?} allowed"
             );
         }
-        let should_open = self.service == Service::Ready && !self.drained && !stalled;
+        let is_held_up = stalled || self.seen.is_endless;
+        let should_open = self.service == Service::Ready && !self.drained && !is_held_up;
         if should_open && self.ports.iter().any(|port| !port.open) {
             let since = self
                 .seen
@@ -379,32 +417,33 @@ impl World for Scripted<'_> {
         self.now
     }
 
-    fn probe(&mut self) -> Outcome {
-        self.tally.cycles += 1;
-        self.seen.probes += 1;
-        let gap = self.now - self.seen.started;
-        let pace = match self.seen.is_counting {
-            true => self.config.fast_interval(),
-            false => self.config.interval,
+    fn probe(&mut self, time: Duration) -> Option<Outcome> {
+        let until = self.now + time;
+        let mut probe = match self.probe.take() {
+            Some(probe) => probe,
+            None => self.begin(),
         };
-        assert!(
-            self.seen.calm < 2 || gap >= pace,
-            "a burst: {gap:?} after the last probe"
-        );
-        self.seen.started = self.now;
-        self.seen.calm += 1;
-        let end = self.now + self.config.timeout;
-        let answer = up_to(&mut self.random, self.answer);
-        let arrival = self.random.u32(1..100) * answer / 100;
-        self.pass(arrival);
-        while self.service == Service::Hung && self.now < end {
-            self.pass(self.service_until.min(end) - self.now);
+        if probe.found.is_none() {
+            self.pass(probe.arrives.min(until).saturating_sub(self.now));
+            while self.service == Service::Hung && self.now < probe.end.min(until) {
+                self.pass(self.service_until.min(probe.end).min(until) - self.now);
+            }
+            let decided = self.service != Service::Hung || self.now >= probe.end;
+            if self.now >= probe.arrives && decided {
+                probe.found = Some((self.service, self.now + probe.takes));
+            }
         }
-        let found = self.service;
-        self.pass((answer - arrival).min(end - self.now));
+        let over = probe
+            .found
+            .map_or(Duration::MAX, |(_, answers)| answers.min(probe.end));
+        self.pass(over.min(until).saturating_sub(self.now));
+        let Some((found, _)) = probe.found.filter(|_| self.now >= over) else {
+            self.probe = Some(probe);
+            return None;
+        };
         self.stall();
         self.seen.probed = self.now;
-        let in_time = self.now < end;
+        let in_time = self.now < probe.end;
         let result = match found {
             Service::Ready if in_time => ProbeResult::Ok,
             Service::NotReady if in_time => ProbeResult::Status,
@@ -412,20 +451,32 @@ impl World for Scripted<'_> {
             _ => ProbeResult::Timeout,
         };
         self.tally.hung += u64::from(result == ProbeResult::Timeout);
-        (self.seen.good, self.seen.bad) = match result {
-            ProbeResult::Ok => (self.seen.good + 1, 0),
-            _ => (0, self.seen.bad + 1),
-        };
-        Outcome {
+        self.seen.result = Some(result == ProbeResult::Ok);
+        Some(Outcome {
             result,
             status: None,
             sentence: format!("is {found:?}"),
+        })
+    }
+
+    fn hang_up(&mut self, time: Duration) {
+        if self.probe.take().is_some() {
+            self.tally.cut += 1;
+            self.seen.is_cut = true;
+            self.seen.is_endless = false;
+            self.seen.excused = self.awake;
+            self.say(|| "the probe is ended early".to_string());
+        }
+        // An answer that never ends.
+        if one_in(&mut self.random, 10) {
+            self.pass(time.min(REST));
         }
     }
 
     fn drained(&mut self) -> Option<String> {
         let drained = self.drained.then(|| "drained".to_string());
         self.tally.drained += u64::from(drained.is_some() && self.is_open());
+        self.seen.saw_drained = drained.is_some();
         self.stall();
         drained
     }
@@ -436,24 +487,19 @@ impl World for Scripted<'_> {
         self.lease = self.now + self.config.max_age;
         if !in_time {
             assert!(self.stalls > 0, "the lease expired under a loop that runs");
-            self.tally.lapsed += 1;
+            self.tally.expired += 1;
             for port in &mut self.ports {
                 port.held = false;
                 port.turn(false);
             }
-            self.seen.good = self.seen.good.min(1);
+            (self.seen.good, self.seen.bad) = (0, 0);
             self.seen.up = false;
         }
-        self.seen.up |= self.seen.good >= self.config.rise;
-        self.seen.up &= self.seen.bad < self.config.fall;
-        self.seen.is_counting = match self.seen.up {
-            true => self.seen.bad > 0,
-            false => self.seen.good > 0,
-        };
         in_time
     }
 
     fn set_port(&mut self, open: bool) -> Vec<State> {
+        self.follow(open);
         let mut states = Vec::new();
         let (was_open, now) = (self.is_open(), self.now);
         for port in &mut self.ports {
@@ -489,7 +535,9 @@ impl World for Scripted<'_> {
     }
 
     fn count(&mut self, cycle: &Cycle) {
-        assert_eq!(cycle.took, self.seen.probed - self.seen.started);
+        if let Some(took) = cycle.took {
+            assert_eq!(took, self.seen.probed - self.seen.started);
+        }
     }
 
     fn log(&mut self, level: Level, line: &str) {
@@ -513,8 +561,12 @@ impl World for Scripted<'_> {
 
     fn notify(&mut self, assignments: &str) -> io::Result<()> {
         if let (Some(watchdog), true) = (self.watchdog, assignments.contains("WATCHDOG=1")) {
+            // systemd begins to wait with READY=1.
+            if assignments.contains("READY=1") {
+                self.seen.alive = self.awake;
+            }
             let pause = self.awake - self.seen.alive;
-            let bound = watchdog / 4 + self.config.timeout + Duration::from_secs(1);
+            let bound = watchdog / 4 + BEAT + REST;
             assert!(
                 pause <= bound,
                 "{pause:?} without a keep-alive, {bound:?} allowed"
@@ -544,6 +596,80 @@ impl World for Scripted<'_> {
         self.stall();
         Wake::Time
     }
+
+    fn is_asked(&mut self) -> bool {
+        let is_asked = one_in(&mut self.random, 50);
+        self.seen.reports += u32::from(is_asked);
+        is_asked
+    }
+
+    fn checks(&self) -> (u64, Option<Duration>) {
+        (0, None)
+    }
+}
+
+impl Scripted<'_> {
+    fn begin(&mut self) -> Probe {
+        self.tally.cycles += 1;
+        self.seen.probes += 1;
+        let gap = self.now - self.seen.started;
+        let pace = match self.seen.is_counting {
+            true => self.config.fast_interval(),
+            false => self.config.interval,
+        };
+        assert!(
+            self.seen.calm < 2 || gap >= pace,
+            "a burst: {gap:?} after the last probe"
+        );
+        self.seen.started = self.now;
+        self.seen.calm += 1;
+        let answer = up_to(&mut self.random, self.answer);
+        let arrives = self.random.u32(1..100) * answer / 100;
+        let mut end = self.now + self.config.timeout;
+        let mut takes = answer - arrives;
+        self.seen.is_endless = self.is_open() && one_in(&mut self.random, self.endless);
+        if self.seen.is_endless {
+            (end, takes) = (Duration::MAX, Duration::from_secs(3600));
+        }
+        Probe {
+            arrives: self.now + arrives,
+            end,
+            takes,
+            found: None,
+        }
+    }
+
+    /// The verdict that follows from the last probe, as the definition of rise and fall
+    /// has it.
+    fn follow(&mut self, open: bool) {
+        let seen = &mut self.seen;
+        if let Some(good) = seen.result.take() {
+            (seen.good, seen.bad) = if good {
+                (seen.good + 1, 0)
+            } else {
+                (0, seen.bad + 1)
+            };
+            if good {
+                seen.proven = (self.now, self.awake);
+            }
+        }
+        seen.up |= seen.good >= self.config.rise;
+        seen.up &= seen.bad < self.config.fall;
+        let is_over = seen.probes >= self.cycles;
+        // Too long without a good answer, and it must be earned again.
+        let is_stale = self.now - seen.proven.0 >= self.config.max_evidence();
+        if seen.up && is_stale && !open {
+            self.tally.stale += 1;
+            (seen.excused, seen.calm) = (self.awake, 0);
+            (seen.good, seen.up) = (0, false);
+        }
+        let keeps_out = seen.saw_drained || is_over;
+        assert!(
+            open || !seen.up || keeps_out,
+            "closed while the service is up"
+        );
+        seen.is_counting = if seen.up { seen.bad > 0 } else { seen.good > 0 };
+    }
 }
 
 fn play(seed: u64, tells: bool, tally: &mut Tally) {
@@ -568,6 +694,7 @@ fn play(seed: u64, tells: bool, tally: &mut Tally) {
             u128::from(sent) <= most,
             "{sent} keep-alives, {most} allowed"
         );
+        // It warns exactly if a kill can come before the lease.
         assert_eq!(world.seen.is_warned, watchdog <= config.max_age);
     }
 }
@@ -587,8 +714,10 @@ fn the_port_never_lies_in_any_world() {
             sum.opened,
             sum.closed,
             sum.hung,
-            sum.lapsed,
+            sum.expired,
             sum.drained,
+            sum.cut,
+            sum.stale,
             sum.refused,
             sum.died,
         ] {

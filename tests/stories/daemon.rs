@@ -3,7 +3,8 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    Folder, Healthport, PATIENCE, READY, Service, eventually, is_open, own_address, proc, read_head,
+    Folder, Healthport, PATIENCE, READY, Service, eventually, is_open, own_address, proc,
+    read_head, within,
 };
 use rustix::process::Signal;
 
@@ -54,12 +56,12 @@ fn the_port_follows_the_service() {
         });
         looks.min().unwrap()
     };
-    threads(1);
+    threads(2);
     let closed = descriptors();
     service.ready();
     healthport.opens();
     threads(2);
-    assert_eq!(descriptors(), closed + 2, "the listener and a handle on it");
+    assert_eq!(descriptors(), closed + 1, "the listener");
 }
 
 #[test]
@@ -139,8 +141,7 @@ fn the_defaults_react_in_the_times_that_they_print() {
     let ms = Duration::from_millis;
     let address = own_address();
     let service = Service::router(address);
-    let args = ["--timeout", "3s", "--max-age", "8s"];
-    let healthport = Healthport::with_defaults(address, &service, &args);
+    let healthport = Healthport::with_defaults(address, &service, &["--timeout", "3s"]);
     let changes = |within: Duration, open: bool| {
         let start = Instant::now();
         let what = if open { "open port" } else { "closed port" };
@@ -168,37 +169,32 @@ fn the_defaults_react_in_the_times_that_they_print() {
     healthport.says("no complete answer within 3s (open");
 }
 
-/// Every fifth answer of a ready router with 10,000 routes is 1.0 to 1.9 s late (as
-/// measured), since it writes its configuration. The defaults that were published first,
-/// 500ms and 1, took such nodes out, all of them at the same moment.
+/// A ready router with 30,000 routes, which all routers of a cluster write at the same
+/// moment (7 and 9 s measured).
 #[test]
-fn an_answer_that_is_late_does_not_close_the_port() {
-    let late = |args: &[&str]| {
-        let address = own_address();
-        let service = Service::router(address);
-        let asked = AtomicUsize::new(0);
-        service.does(move |mut stream| {
-            read_head(&mut stream);
-            let number = asked.fetch_add(1, Ordering::SeqCst);
-            if number % 5 == 4 {
-                let more = number as u64 / 5 % 2 * 900;
-                thread::sleep(Duration::from_millis(1000 + more));
-            }
-            let _ = stream.write_all(READY.as_bytes());
-        });
-        let healthport = Healthport::with_defaults(address, &service, args);
-        healthport.opens();
-        (service, healthport)
-    };
-    let (service, healthport) = late(&[]);
-    let (_service, first_published) = late(&["--timeout", "500ms", "--fall", "1"]);
-    eventually("two late answers", || service.connections() > 10);
+fn answers_that_are_late_do_not_close_the_port() {
+    let address = own_address();
+    let service = Service::router(address);
+    let asked = AtomicUsize::new(0);
+    service.does(move |mut stream| {
+        read_head(&mut stream);
+        let late = match asked.fetch_add(1, Ordering::SeqCst) {
+            1 => 9,
+            2 => 7,
+            _ => 0,
+        };
+        thread::sleep(Duration::from_secs(late));
+        let _ = stream.write_all(READY.as_bytes());
+    });
+    let healthport = Healthport::with_defaults(address, &service, &[]);
+    healthport.opens();
+    within(2 * PATIENCE, "both late answers", || {
+        service.connections() > 4
+    });
     assert_eq!(healthport.count("port closed on"), 0);
     assert!(healthport.is_open());
-    first_published.says("port closed on");
 }
 
-/// A proxy whose backend is down may answer 502 and 504 in turn: up to 84,000 lines a day.
 #[test]
 fn two_reasons_in_turn_are_two_lines() {
     let address = own_address();
@@ -539,7 +535,7 @@ fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
     service.ready();
     let other = TcpListener::bind((address, 18898)).unwrap();
     let healthport = Healthport::start(address, &service, &[]);
-    let line = format!("port closed: cannot listen on {address}:18898: Address already in use");
+    let line = format!("port closed: cannot listen on {address}:18898: address in use");
     healthport.says(&line);
     probes(&service, 20);
     assert_eq!(healthport.log().len(), 2, "{:#?}", healthport.log());
@@ -553,7 +549,7 @@ fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
     healthport.says("port closed: answered 500");
     probes(&service, 20);
     assert_eq!(healthport.log().len(), 3, "{:#?}", healthport.log());
-    assert_eq!(healthport.count("Address already in use"), 1);
+    assert_eq!(healthport.count("address in use"), 1);
     drop(other);
     // From now on it is ours, open or not.
     eventually("taken", || TcpListener::bind((address, 18898)).is_err());
@@ -561,7 +557,7 @@ fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
     healthport.opens();
 }
 
-/// The system says only "Permission denied".
+/// The system says only EACCES.
 #[test]
 fn a_port_that_takes_a_privilege_says_so() {
     let address = own_address();
@@ -579,7 +575,7 @@ fn a_port_that_takes_a_privilege_says_so() {
     }
     let healthport = Healthport::spawn(address, command.stderr(Stdio::piped()));
     healthport.says(&format!(
-        "port closed: cannot listen on {listen}: Permission denied (os error 13), \
+        "port closed: cannot listen on {listen}: permission denied, \
          see SocketBindAllow= in the unit; ports below 1024 need a privilege"
     ));
     healthport.opens();
@@ -594,7 +590,7 @@ fn an_address_that_is_not_there_is_waited_for() {
     let args = ["--listen", "192.0.2.1:18898"];
     let healthport = Healthport::start(address, &service, &args);
     healthport.opens();
-    let line = "port closed: cannot listen on 192.0.2.1:18898: Cannot assign requested address";
+    let line = "port closed: cannot listen on 192.0.2.1:18898: address not available";
     healthport.says(line);
     probes(&service, 20);
     assert_eq!(healthport.count(line), 1);
@@ -617,7 +613,7 @@ fn exhausted_descriptors_close_the_port_and_are_survived() {
         thread::sleep(Duration::from_millis(500));
         assert!(!healthport.is_open());
         assert!(
-            healthport.log().len() <= lines + 2,
+            healthport.log().len() <= lines + 3,
             "{:#?}",
             healthport.log()
         );
@@ -653,6 +649,11 @@ fn a_helper_without_descriptors_closes_its_port() {
     ));
     healthport.opens();
     assert!(healthport.cpu_ticks() - cpu < 100);
+}
+
+fn abstract_socket(name: &str) -> UnixDatagram {
+    let name = UnixAddr::from_abstract_name(&name[1..]).unwrap();
+    UnixDatagram::bind_addr(&name).unwrap()
 }
 
 /// A service manager: returns the datagrams that it receives.
@@ -736,16 +737,50 @@ fn systemd_is_told_what_is_true() {
     );
 }
 
+/// The service hangs for as long as the timeout, but the loop does not sleep through it.
+#[test]
+fn a_hang_hides_no_signal_no_keep_alive_and_no_drain_file() {
+    let (address, folder) = (own_address(), Folder::new());
+    let drain = folder.file("drain");
+    let name = format!("@healthport-test-{address}");
+    let datagrams = manager(abstract_socket(&name));
+    let service = Service::router(address);
+    service.ready();
+    let args = ["--timeout", "1m", "--drain-file", drain.to_str().unwrap()];
+    let healthport = notified(&name, address, &service, &args, "5000000");
+    healthport.opens();
+    service.hangs();
+    service.is_left_alone();
+    let probes = service.connections();
+    healthport.signal(Signal::USR1);
+    healthport.says("port open: answered 200 (for ");
+    let fed = || {
+        datagrams
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|d| d.contains("WATCHDOG=1"))
+            .count()
+    };
+    let before = fed();
+    eventually("keep-alives", || fed() >= before + 3);
+    // A symlink that points nowhere drains too.
+    std::os::unix::fs::symlink("nowhere", &drain).unwrap();
+    healthport.closes();
+    healthport.says("drained, ");
+    assert_eq!(
+        healthport.count("no complete answer"),
+        0,
+        "it does not count"
+    );
+    assert!(service.connections() <= probes + 1);
+}
+
 #[test]
 fn the_watchdog_is_fed_by_progress_also_in_a_long_sleep() {
     let address = own_address();
     let name = format!("@healthport-test-{address}");
-    let socket = {
-        use std::os::linux::net::SocketAddrExt;
-        let name = std::os::unix::net::SocketAddr::from_abstract_name(&name[1..]).unwrap();
-        UnixDatagram::bind_addr(&name).unwrap()
-    };
-    let datagrams = manager(socket);
+    let datagrams = manager(abstract_socket(&name));
     let service = Service::router(address);
     service.ready();
     let mut healthport = notified(

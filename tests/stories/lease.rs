@@ -27,9 +27,6 @@ fn a_stalled_loop_loses_the_port_and_earns_it_again() {
     healthport.closes();
     // It takes --max-age and the helper's wake-up; the rest is for a busy machine.
     assert!(stalled.elapsed() < Duration::from_secs(3) + Duration::from_secs(3));
-    eventually("the helper's work is done", || {
-        healthport.status("Threads") == 1
-    });
     assert_eq!(service.connections(), probes);
 
     // Somebody reads it again: the loop says what happened and must earn --rise again.

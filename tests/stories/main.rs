@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod daemon;
+mod injected;
 mod lease;
 mod metrics;
 mod options;

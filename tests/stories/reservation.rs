@@ -5,14 +5,14 @@ use std::io::ErrorKind::AddrInUse;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    BINARY, Folder, Healthport, NOT_READY, PATIENCE, READY, Service, eventually, finish, is_open,
-    own_address, proc, read_head,
+    BINARY, Folder, Healthport, NOT_READY, PATIENCE, READY, Service, eventually, finish,
+    own_address, read_head,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use rustix::process::{Signal, geteuid};
@@ -66,7 +66,7 @@ fn can_listen(address: SocketAddr, reuse: bool) -> bool {
 
 /// The line that it logs if the port is taken.
 fn taken(port: SocketAddr) -> String {
-    format!("port closed: cannot listen on {port}: Address already in use")
+    format!("port closed: cannot listen on {port}: address in use")
 }
 
 /// Two healthports for one port: the unit beside the DaemonSet, or one started by hand.
@@ -268,54 +268,4 @@ fn hundreds_of_checks_at_the_same_moment_do_not_wait() {
         check.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(check.read(&mut [0]).unwrap(), 0);
     }
-}
-
-/// It must end first: nobody can wait for the end of a traced process.
-struct Tracer(Child);
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// strace delays the helpers at the end of accept(), as a kernel that waits for a disk
-/// would.
-#[test]
-#[ignore = "needs strace"]
-fn helpers_that_hang_hold_nobody_up() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.opens();
-    eventually("the helper runs", || healthport.status("Threads") == 2);
-    let pid = healthport.child.id();
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-e", "trace=accept4", "-p", &pid.to_string()]);
-    strace.args(["-e", "inject=accept4:delay_exit=3600000000"]); // an hour
-    let strace = Tracer(strace.stderr(Stdio::null()).spawn().unwrap());
-    let by_strace =
-        |&thread: &u32| proc::status(thread, "TracerPid") == Some(u64::from(strace.0.id()));
-    eventually("strace has them all", || {
-        proc::threads(pid).iter().all(by_strace)
-    });
-    // Up to eight times, an opening does not wait for the helper of the last one.
-    for hung in 1..=8 {
-        service.not_ready();
-        healthport.closes();
-        assert_eq!(healthport.status("Threads"), 1 + hung, "they hang");
-        if hung < 8 {
-            service.ready();
-            healthport.opens();
-        }
-    }
-    service.ready();
-    healthport.says("cannot accept on");
-    healthport.says("8 helpers of earlier openings hang");
-    assert!(!is_open(healthport.port));
-    drop(strace);
-    healthport.opens();
-    eventually("one helper", || healthport.status("Threads") == 2);
 }

@@ -1,0 +1,102 @@
+//! The port while system calls misbehave: strace delays or refuses them, as a stalled disk
+//! or a security policy would.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::common::{Healthport, Service, eventually, is_open, own_address, proc, small_pipe};
+
+/// It must end first: nobody can wait for the end of a traced process.
+struct Tracer(Child);
+
+impl Tracer {
+    /// From now on this happens to the calls of all threads: strace(1), "inject".
+    fn inject(healthport: &Healthport, injections: &[&str]) -> Tracer {
+        let pid = healthport.child.id();
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-p", &pid.to_string()]);
+        for injection in injections {
+            strace.args(["-e", &format!("inject={injection}")]);
+        }
+        let strace = Tracer(strace.stderr(Stdio::null()).spawn().unwrap());
+        let id = u64::from(strace.0.id());
+        let by_strace = |&thread: &u32| proc::status(thread, "TracerPid") == Some(id);
+        eventually("strace has them all", || {
+            proc::threads(pid).iter().all(by_strace)
+        });
+        strace
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(args: &[&str]) -> (Service, Healthport) {
+    let address = own_address();
+    let service = Service::router(address);
+    let healthport = Healthport::start(address, &service, args);
+    (service, healthport)
+}
+
+#[test]
+#[ignore = "needs strace"]
+fn a_helper_that_hangs_keeps_the_port_closed() {
+    let (service, healthport) = start(&[]);
+    service.ready();
+    healthport.opens();
+    let strace = Tracer::inject(&healthport, &["accept4:delay_exit=3600000000"]); // an hour
+    service.not_ready();
+    healthport.closes();
+    service.ready();
+    healthport.says("the helper of an earlier opening hangs");
+    assert!(!is_open(healthport.port));
+    assert_eq!(healthport.status("Threads"), 2);
+    drop(strace);
+    healthport.opens();
+}
+
+/// The helper watches the socket before it listens, so the lease holds from listen(2) on.
+#[test]
+#[ignore = "needs strace"]
+fn a_loop_that_stalls_in_listen_loses_the_port() {
+    let (service, healthport) = start(&["--max-age", "2s"]);
+    healthport.says("port closed: answered 500");
+    let _strace = Tracer::inject(&healthport, &["listen:delay_exit=3600000000"]);
+    service.ready();
+    healthport.opens();
+    let probes = service.connections();
+    healthport.closes();
+    assert_eq!(service.connections(), probes, "the loop still stalls");
+}
+
+/// Neither the loop nor the lease can close it then: the end of the process does.
+#[test]
+#[ignore = "needs strace"]
+fn a_port_that_cannot_be_closed_ends_the_process() {
+    let refused = &["shutdown:error=EPERM"];
+    let (service, mut healthport) = start(&[]);
+    service.ready();
+    healthport.opens();
+    let strace = Tracer::inject(&healthport, refused);
+    service.not_ready();
+    healthport.closes();
+    drop(strace);
+    assert_eq!(healthport.exits().code(), Some(71));
+    healthport.says("healthport: cannot close the port: permission denied");
+
+    // Nobody reads the log: the loop stalls, and the end does not wait for a reader.
+    let address = own_address();
+    let (_log, stderr) = small_pipe();
+    let args = ["--log-level", "trace", "--max-age", "3s"];
+    let mut command = Healthport::command(address, &service, &args);
+    let mut healthport = Healthport::spawn(address, command.stderr(stderr));
+    service.ready();
+    healthport.opens();
+    let strace = Tracer::inject(&healthport, refused);
+    healthport.closes();
+    drop(strace);
+    assert_eq!(healthport.exits().code(), Some(71));
+}

@@ -4,6 +4,7 @@
 
 pub mod help;
 pub mod kernel;
+pub mod man;
 pub mod proc;
 pub mod zoo;
 
@@ -454,8 +455,12 @@ impl Healthport {
 
 impl Drop for Healthport {
     fn drop(&mut self) {
+        let log = self.log();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !thread::panicking() {
+            log.iter().for_each(|line| man::explains(line));
+        }
     }
 }
 
@@ -468,7 +473,10 @@ pub fn small_pipe() -> (File, Stdio) {
 
 /// Runs the program to its end, which must come without a signal.
 pub fn run<S: AsRef<OsStr>>(args: &[S]) -> (Option<i32>, String, String) {
-    finish(Command::new(BINARY).args(args))
+    let (code, stdout, stderr) = finish(Command::new(BINARY).args(args));
+    let mut errors = stderr.lines().take_while(|line| !line.starts_with("Try "));
+    errors.by_ref().for_each(man::explains);
+    (code, stdout, stderr)
 }
 
 /// Whether a tool accepts its arguments and its input, and everything that it prints.

@@ -311,43 +311,6 @@ fn promtool_has_nothing_to_say() {
     assert!(ok && said.is_empty(), "{said}");
 }
 
-/// The alerts of the man page are those of the PrometheusRules, without what only a
-/// cluster needs; promtool tests the latter (tests/openshift/check.py).
-#[test]
-#[ignore = "needs promtool"]
-fn the_alerts_of_the_man_page() {
-    let page = include_str!("../../man/healthport.8");
-    let (_, rules) = page
-        .split_once(".Bd -literal -offset 2n\ngroups:\n")
-        .expect("the rules");
-    let rules = format!("groups:\n{}", rules.split("\n.Ed").next().unwrap());
-    let folder = Folder::new();
-    let file = folder.file("rules");
-    std::fs::write(&file, format!("{rules}\n")).unwrap();
-    let mut promtool = Command::new("promtool");
-    let (ok, said) = tool(promtool.args(["check", "rules"]).arg(&file), "");
-    assert!(ok && said.contains("5 rules found"), "{said}");
-
-    // Name, expression and duration of each, without blanks, comments and labels.
-    let alerts = |text: &str| -> Vec<String> {
-        let lines = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with('#'));
-        let text = lines.collect::<Vec<_>>().join("\n");
-        let alerts = text.split("- alert:").skip(1).map(|alert| {
-            let (rule, after) = alert.split_once("for:").expect("a duration");
-            let rule = format!("{rule}for:{}", after.lines().next().unwrap());
-            rule.split_whitespace().collect()
-        });
-        alerts.collect()
-    };
-    let of_cluster = alerts(concat!(
-        include_str!("../../openshift/podmonitor.yaml"),
-        include_str!("../../openshift/notchecked.yaml"),
-    ));
-    assert_eq!(alerts(&rules), of_cluster);
-}
-
 #[test]
 fn anything_else_is_refused() {
     let (_healthport, _service, metrics) = start(&[]);

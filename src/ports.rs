@@ -280,6 +280,7 @@ struct Helper {
     busy: bool,
 }
 
+#[derive(Debug)]
 enum Order {
     /// From now on the lease closes this socket, which does not listen yet.
     Watch(Arc<Listener>),
@@ -287,6 +288,7 @@ enum Order {
     Accept,
 }
 
+#[derive(Debug)]
 enum News {
     Watching,
     /// With the error that ended it, or none if the loop or the lease did.

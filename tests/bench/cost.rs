@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::kernel::Kernel;
-use crate::common::{BINARY, Folder, OneByOne, own_address};
+use crate::common::{BINARY, Folder, OneByOne, floor, own_address};
 use crate::subject::{Kind, Subject};
 use crate::table::{head, median, ratio, row};
 
@@ -167,9 +167,8 @@ pub fn print() {
     line("descriptors", steadies(|s| s.descriptors), 0);
     line("resident memory, KiB", steadies(|s| s.resident), 0);
     line("of it anonymous, KiB", steadies(|s| s.anonymous), 0);
-    let floor = env::current_exe().unwrap();
     let tools = [Path::new("/usr/bin/curl"), Path::new("/usr/bin/socat")];
-    let sizes = [size(&[Path::new(BINARY)]), size(&[&floor]), size(&tools)];
+    let sizes = [size(&[Path::new(BINARY)]), size(&[floor()]), size(&tools)];
     line("binary, KiB", sizes, 0);
 
     println!();

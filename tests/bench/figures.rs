@@ -8,7 +8,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod cost;
-mod floor;
 mod interval;
 mod peers;
 mod reaction;
@@ -33,9 +32,6 @@ const SECTIONS: [(&str, fn()); 6] = [
 fn main() {
     // cargo adds --bench.
     let args: Vec<_> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    if let [floor::NAME, args @ ..] = &args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        return floor::run(args);
-    }
     let names = SECTIONS.map(|(name, _)| name);
     let unknown = args.iter().find(|arg| !names.contains(&arg.as_str()));
     if let Some(arg) = unknown {

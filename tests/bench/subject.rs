@@ -3,14 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, thread};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::common::kernel::Kernel;
-use crate::common::{BINARY, OneByOne, own_address, proc};
-use crate::floor;
+use crate::common::{BINARY, OneByOne, floor, own_address, proc};
 
 /// Not 18898: a healthport with its defaults has that on every address.
 pub const FIRST_PORT: u16 = 18900;
@@ -168,8 +167,8 @@ fn command(
             command.args(["--fall", "1"]);
         }
         Kind::Floor => {
-            command = Command::new(env::current_exe().unwrap());
-            command.args([floor::NAME, &service.address.to_string()]);
+            command = Command::new(floor());
+            command.arg(service.address.to_string());
             command.args([interval.as_millis().to_string(), ports[0].to_string()]);
         }
         Kind::Shell => {

@@ -28,11 +28,20 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_healthport");
 /// The binary that ships, built by the documented command.
 pub fn release() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        cargo(&["build", "--release", "--locked"]);
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        target.join("release/healthport")
-    })
+    BUILT.get_or_init(|| built(&["build", "--release", "--locked"], "healthport"))
+}
+
+/// The least that does the job (tests/bench/floor.rs), built as the one that ships.
+pub fn floor() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = ["build", "--release", "--locked", "--example", "floor"];
+    BUILT.get_or_init(|| built(&build, "examples/floor"))
+}
+
+fn built(command: &[&str], path: &str) -> PathBuf {
+    cargo(command);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    target.join("release").join(path)
 }
 
 /// Runs cargo and returns what it prints.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use crate::common::{
-    Folder, Healthport, Service, cargo, eventually, finish, own_address, proc, release,
+    Folder, Healthport, Service, cargo, eventually, finish, floor, own_address, proc, release,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -73,9 +73,11 @@ fn it_is_static_position_independent_stripped_and_small() {
     );
     assert!(!readelf("--dynamic").contains("NEEDED"));
     assert!(!readelf("--sections").contains(".symtab"));
-    let size = release().metadata().unwrap().len();
-    println!("binary: {size} bytes");
-    assert!(size <= 1_650_000, "{size} bytes");
+    let [size, least] = [release(), floor()].map(|path| path.metadata().unwrap().len());
+    // 1.20 with Rust 1.95 on Debian 12.
+    let ratio = size as f64 / least as f64;
+    println!("binary: {size} bytes, {ratio:.2} x the floor");
+    assert!(ratio <= 1.25, "{size} bytes, {ratio:.2} x the floor");
 }
 
 /// For a name a static glibc loads the NSS modules of the host, of another
@@ -206,46 +208,50 @@ fn a_cycle_is_at_most_16_system_calls_and_no_thread() {
     assert!(!trace_text.contains("/etc/resolv.conf"));
 }
 
+/// The metrics have a thread too: no stack of a thread, 2 MiB, is locked.
 #[test]
 #[ignore = "needs a release build"]
 fn its_memory_is_small_and_stays_so() {
     let address = own_address();
     let service = Service::router(address);
     service.ready();
+    let [listen, metrics] = [18898, 18988].map(|port| format!("{address}:{port}"));
     let mut command = Command::new(release());
-    command.args([
-        "--url",
-        &service.url(),
-        "--interval",
-        "10ms",
-        "--listen",
-        &format!("{address}:18898"),
-    ]);
+    command.args(["--url", &service.url(), "--interval", "10ms"]);
+    command.args(["--listen", &listen, "--metrics-listen", &metrics]);
     let healthport = Healthport::spawn(address, command.stderr(Stdio::piped()));
     let after = |probes: usize| {
         eventually("probes", || service.connections() >= probes);
-        (healthport.status("VmRSS"), healthport.status("RssAnon"))
+        ["VmRSS", "RssAnon"].map(|field| healthport.status(field))
     };
-    let early = after(100);
-    let late = after(1000);
-    println!(
-        "resident after 100 probes: {} KiB, {} KiB anonymous; after 1,000: {} KiB, {} KiB",
-        early.0, early.1, late.0, late.1
-    );
-    assert!(late.0 <= 2560, "{} KiB resident", late.0);
-    assert!(
-        late.1 <= early.1 + 16,
-        "{} KiB anonymous, was {}",
-        late.1,
-        early.1
-    );
-    assert_eq!(healthport.status("Threads"), 2);
+    let (early, late) = (after(100), after(1000));
+    let [resident, anonymous] = late;
+    assert_eq!(healthport.status("Threads"), 3);
     let locked = healthport.status("VmLck");
-    println!("locked: {locked} KiB");
-    assert!((1500..=2560).contains(&locked), "{locked} KiB locked");
     // All that comes from a file, so that no disk can stall it.
     let file = healthport.status("RssFile");
-    assert!(locked >= file, "{locked} KiB locked of {file} KiB");
+    drop(healthport);
+
+    let address = own_address();
+    let mut command = Command::new(floor());
+    command.args([
+        &service.address.to_string(),
+        "10",
+        &format!("{address}:18898"),
+    ]);
+    let least = Healthport::spawn(address, &mut command);
+    least.opens();
+    let least = least.status("VmRSS");
+    println!(
+        "KiB resident, anonymous: {early:?} after 100 probes, {late:?} after 1,000; \
+        {locked} locked; the floor: {least} resident"
+    );
+    assert!(resident <= 2 * least, "more than twice the floor"); // 1.64 x
+    assert!(anonymous * 20 <= early[1] * 21, "more than 5 % grown");
+    assert!(
+        file <= locked && locked * 2 <= resident * 3,
+        "{file} KiB of a file"
+    );
 }
 
 #[test]
@@ -268,24 +274,6 @@ fn a_limit_on_locked_memory_is_no_reason_not_to_run() {
     healthport.says("cannot lock the memory: ");
     assert_eq!(healthport.count("cannot lock the memory: "), 1);
     drop(healthport);
-}
-
-/// The metrics have a thread, whose stack is 2 MiB.
-#[test]
-#[ignore = "needs a release build"]
-fn no_stack_of_a_thread_is_locked() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let mut command = Command::new(release());
-    command.args(["--url", &service.url(), "--interval", "20ms"]);
-    command.args(["--listen", &format!("{address}:18898")]);
-    command.args(["--metrics-listen", &format!("{address}:18988")]);
-    let healthport = Healthport::spawn(address, command.stderr(Stdio::piped()));
-    healthport.opens();
-    eventually("its helpers", || healthport.status("Threads") == 3);
-    let locked = healthport.status("VmLck");
-    assert!((1500..=2560).contains(&locked), "{locked} KiB locked");
 }
 
 /// What std lacks stands in one small file, and nowhere else is unsafe code.

@@ -1,6 +1,7 @@
 //! Everything that is linked into the binary has its notice in THIRD-PARTY, which
 //! goes into every package and the image.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,28 +13,23 @@ const THIRD_PARTY: &str = include_str!("../../systemd/package/THIRD-PARTY");
 /// `name version` of each package in the binary, ours aside, and its sources.
 fn packages() -> Vec<(String, PathBuf)> {
     let tree = tree("{p}");
-    let mut names: Vec<_> = tree
+    let packages: BTreeSet<_> = tree
         .lines()
         .filter(|line| !line.starts_with("healthport "))
         .map(|line| line.replace(" v", " "))
         .collect();
-    names.sort_unstable();
-    names.dedup();
-    let metadata = cargo(&["metadata", "--locked", "--format-version=1"]);
-    let sources = |name: &str| {
+    // Of the platforms that ship only: cargo would download what Windows needs.
+    let platform = "--filter-platform=x86_64-unknown-linux-gnu";
+    let metadata = cargo(&["metadata", "--locked", "--format-version=1", platform]);
+    let with_sources = |package: String| {
         // The folders of the registry are called name-version.
-        let end = format!("/{}/Cargo.toml\"", name.replace(' ', "-"));
-        let before = &metadata[..metadata.find(&end).expect("in the metadata")];
+        let end = format!("/{}/Cargo.toml\"", package.replace(' ', "-"));
+        let (before, _) = metadata.split_once(&end).expect("in the metadata");
         let (_, folder) = before.rsplit_once('"').unwrap();
-        Path::new(folder).join(name.replace(' ', "-"))
+        let sources = Path::new(folder).join(package.replace(' ', "-"));
+        (package, sources)
     };
-    names
-        .into_iter()
-        .map(|name| {
-            let folder = sources(&name);
-            (name, folder)
-        })
-        .collect()
+    packages.into_iter().map(with_sources).collect()
 }
 
 /// What is missing for a package in `text`.

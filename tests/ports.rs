@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, eventually, is_open, own_address, proc};
+use common::{Over, PATIENCE, eventually, is_open, own_address, proc};
 use healthport::ports::{Ports, State};
 use healthport::sys;
 use rustix::net::sockopt;
@@ -112,6 +112,7 @@ fn closing_holds_under_a_storm() {
             }
         })
     };
+    let end = Over(&over);
     let clients: Vec<_> = (0..8).map(client).collect();
     let mut slowest = Duration::ZERO;
     for _ in 0..50 {
@@ -129,7 +130,7 @@ fn closing_holds_under_a_storm() {
         }
         cycle.fetch_add(1, Ordering::SeqCst);
     }
-    over.store(true, Ordering::SeqCst);
+    drop(end);
     clients
         .into_iter()
         .for_each(|client| client.join().unwrap());
@@ -206,6 +207,7 @@ fn thousands_of_openings_under_clients_and_thieves() {
         }
     };
     thread::scope(|scope| {
+        let _end = Over(&over);
         for _ in 0..4 {
             scope.spawn(|| until_over(&connect));
         }
@@ -227,7 +229,6 @@ fn thousands_of_openings_under_clients_and_thieves() {
             thread::sleep(Duration::from_micros(200));
             cycle.fetch_add(1, Ordering::SeqCst);
         }
-        over.store(true, Ordering::SeqCst);
         assert!(
             failed.is_empty(),
             "{} failed: {:?}",

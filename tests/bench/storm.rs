@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::kernel::Kernel;
-use crate::common::{OneByOne, own_address};
+use crate::common::{OneByOne, Over, own_address};
 use crate::subject::{Kind, Subject};
 use crate::table::{head, median, percentile, ratio, row};
 
@@ -71,11 +71,12 @@ fn round(kind: Kind, client: Client, clients: usize) -> Round {
     subject.opens(&service, &Kernel::new());
     let (port, stop) = (subject.ports[0], AtomicBool::new(false));
     thread::scope(|scope| {
+        let end = Over(&stop);
         let storm: Vec<_> = (0..clients)
             .map(|_| scope.spawn(|| connect(client, port, &stop)))
             .collect();
         let probes = service.answer_for(ROUND);
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         let gap = |pair: &[Instant]| (pair[1] - pair[0]).as_secs_f64() / INTERVAL.as_secs_f64();
         let mut round = Round {
             rate: 0.0,

@@ -74,6 +74,15 @@ pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
+/// Ends the threads that look at it, also when their test panics: a scope waits for them.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// A loopback address that no other test uses, in this process or another, so that
 /// every test can use the real port numbers.
 pub fn own_address() -> IpAddr {

@@ -264,18 +264,16 @@ fn it_sleeps_between_two_probes() {
 }
 
 /// First the port closes, then the process ends.
-fn ends_in_milliseconds(mut healthport: Healthport, signal: Signal) {
-    let start = Instant::now();
+fn ends(mut healthport: Healthport, signal: Signal) {
     healthport.signal(signal);
+    // In about 1 ms. What these tests wait for is far shorter than the minute that the
+    // sleep or the probe takes which the signal interrupts.
     healthport.closes();
-    let took = start.elapsed();
-    // About 1 ms measured. Only a very busy machine takes half a second.
-    assert!(took < Duration::from_millis(500), "{took:?}");
     assert_eq!(healthport.exits().code(), Some(0));
 }
 
 #[test]
-fn a_signal_closes_the_port_in_milliseconds() {
+fn a_signal_closes_the_port_and_ends_the_process() {
     for signal in [Signal::TERM, Signal::INT] {
         for interval in ["20ms", "1m"] {
             let address = own_address();
@@ -283,7 +281,7 @@ fn a_signal_closes_the_port_in_milliseconds() {
             service.ready();
             let healthport = Healthport::start(address, &service, &["--interval", interval]);
             healthport.opens();
-            ends_in_milliseconds(healthport, signal);
+            ends(healthport, signal);
         }
     }
 }
@@ -335,7 +333,7 @@ fn a_signal_does_not_wait_for_a_hung_probe() {
         service.hangs();
         probes(&service, 1);
         assert!(healthport.is_open());
-        ends_in_milliseconds(healthport, signal);
+        ends(healthport, signal);
     }
 }
 

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    BINARY, Folder, Healthport, NOT_READY, PATIENCE, READY, Service, eventually, finish,
+    BINARY, Folder, Healthport, NOT_READY, Over, PATIENCE, READY, Service, eventually, finish,
     own_address, read_head,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
@@ -165,12 +165,13 @@ fn nobody_else_can_listen_while_it_opens_and_closes() {
     let over = AtomicBool::new(false);
     let (over, any) = (&over, SocketAddr::from(([0, 0, 0, 0], port.port())));
     thread::scope(|scope| {
+        let end = Over(over);
         let thieves = [port, any].map(|address| {
             let steal = move || (0..).take_while(|_| !over.load(Ordering::SeqCst));
             scope.spawn(move || steal().filter(|_| can_listen(address, true)).count())
         });
         probes(&service, 500);
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         let thefts = thieves.map(|thief| thief.join().unwrap());
         assert_eq!(thefts, [0, 0]);
     });

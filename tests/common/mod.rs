@@ -23,12 +23,19 @@ use rustix::net::sockopt::{self, Timeout};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_healthport");
+/// Another binary to test, of another C library or architecture: tests/release.
+const OTHER: Option<&str> = option_env!("HEALTHPORT_BINARY");
+
+pub const BINARY: &str = match OTHER {
+    Some(path) => path,
+    None => env!("CARGO_BIN_EXE_healthport"),
+};
 
 /// The binary that ships, built by the documented command.
 pub fn release() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| built(&["build", "--release", "--locked"], "healthport"))
+    let build = || built(&["build", "--release", "--locked"], "healthport");
+    BUILT.get_or_init(|| OTHER.map_or_else(build, PathBuf::from))
 }
 
 /// The least that does the job (tests/bench/floor.rs), built as the one that ships.

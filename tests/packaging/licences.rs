@@ -18,7 +18,7 @@ fn packages() -> Vec<(String, PathBuf)> {
         .filter(|line| !line.starts_with("healthport "))
         .map(|line| line.replace(" v", " "))
         .collect();
-    // Of the platforms that ship only: cargo would download what Windows needs.
+    // One that ships: for all of them cargo would download what Windows needs.
     let platform = "--filter-platform=x86_64-unknown-linux-gnu";
     let metadata = cargo(&["metadata", "--locked", "--format-version=1", platform]);
     let with_sources = |package: String| {

@@ -170,7 +170,8 @@ fn nobody_else_can_listen_while_it_opens_and_closes() {
             let steal = move || (0..).take_while(|_| !over.load(Ordering::SeqCst));
             scope.spawn(move || steal().filter(|_| can_listen(address, true)).count())
         });
-        probes(&service, 500);
+        // In parts: on a busy machine the thieves leave little time for 500.
+        (0..10).for_each(|_| probes(&service, 50));
         drop(end);
         let thefts = thieves.map(|thief| thief.join().unwrap());
         assert_eq!(thefts, [0, 0]);

@@ -15,17 +15,12 @@ const COMMIT: &str = "0123456789ab";
 
 /// The lines of systemd/package/build that make the binary.
 fn build_commands() -> String {
-    let build = fs::read_to_string(Path::new(ROOT).join("systemd/package/build")).unwrap();
-    let line = |start: &str| {
-        let found = build
-            .lines()
-            .find(|line| line.trim_start().starts_with(start));
-        found
-            .unwrap_or_else(|| panic!("no {start} in build"))
-            .trim()
-            .to_string()
-    };
-    format!("{}\n{}", line("remap="), line("cargo auditable build "))
+    let build = include_str!("../../systemd/package/build");
+    let lines = ["remap=", "cargo auditable build "].map(|start| {
+        let found = build.lines().find(|line| line.trim().starts_with(start));
+        found.unwrap_or_else(|| panic!("no {start} in build"))
+    });
+    lines.join("\n")
 }
 
 /// Copies the checkout to `folder` and builds it there, with `home` as CARGO_HOME.

@@ -3,7 +3,6 @@
 //! makes the packages: `tests/packages.sh` does and looks into them,
 //! `tests/systemd.sh` installs them.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,97 +13,60 @@ use crate::common::tool;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 
-/// Where a file goes, what it is made from and its mode. More than these no node
-/// gets; a new one is added here.
-const FILES: [(&str, &str, &str); 12] = [
-    ("etc/healthport/api.conf", "systemd/api.conf", "644"),
-    (
-        "etc/healthport/healthport.nft",
-        "systemd/healthport.nft",
-        "644",
-    ),
-    ("etc/healthport/mcs.conf", "systemd/mcs.conf", "644"),
-    ("etc/healthport/router.conf", "systemd/router.conf", "644"),
-    ("usr/bin/healthport", "target/release/healthport", "755"),
-    (
-        "usr/lib/sysctl.d/50-healthport.conf",
-        "systemd/healthport.sysctl.conf",
-        "644",
-    ),
-    (
-        "usr/lib/systemd/system/healthport@.service",
-        "systemd/healthport@.service",
-        "644",
-    ),
-    (
-        "usr/share/doc/healthport/BUILD",
-        "target/package/BUILD",
-        "644",
-    ),
-    (
-        "usr/share/doc/healthport/THIRD-PARTY",
-        "systemd/package/THIRD-PARTY",
-        "644",
-    ),
-    (
-        "usr/share/doc/healthport/balancer-only.conf",
-        "systemd/balancer-only.conf",
-        "644",
-    ),
-    (
-        "usr/share/doc/healthport/changelog.gz",
-        "target/package/changelog.gz",
-        "644",
-    ),
-    (
-        "usr/share/man/man8/healthport.8.gz",
-        "target/package/healthport.8.gz",
-        "644",
-    ),
-];
-
 /// A section of Cargo.toml.
 fn section(name: &str) -> &'static str {
     let (_, rest) = MANIFEST.split_once(&format!("\n[{name}]\n")).unwrap();
     rest.split("\n[").next().unwrap()
 }
 
-/// The lines of its list of files: source, place, mode, and the rest.
-fn assets(
-    section: &'static str,
-) -> BTreeMap<&'static str, (&'static str, &'static str, &'static str)> {
+/// The lines of its list of files: place, source, mode, and the rest.
+fn assets(section: &'static str) -> Vec<[&'static str; 4]> {
     let (_, list) = section.split_once("\nassets = [\n").unwrap();
     let (list, _) = list.split_once("\n]").unwrap();
-    list.lines()
-        .map(|line| {
-            let words: Vec<_> = line.split('"').collect();
-            let place = words[3].trim_start_matches('/');
-            (
-                place,
-                (words[1], words[5], line.split_once(words[5]).unwrap().1),
-            )
-        })
-        .collect()
+    let lines = list.lines().map(|line| {
+        let words: Vec<_> = line.split('"').collect();
+        let rest = line.split_once(words[5]).unwrap().1;
+        [words[3].trim_start_matches('/'), words[1], words[5], rest]
+    });
+    lines.collect()
 }
 
+/// The .deb, the .rpm and the tar, which `build` makes from the list of the .deb with sed.
 #[test]
-fn both_hold_these_files() {
-    let wanted = FILES.map(|(place, source, mode)| (place, (source, mode)));
-    let wanted = BTreeMap::from(wanted);
-    for name in ["package.metadata.deb", "package.metadata.generate-rpm"] {
-        let mut listed = assets(section(name));
-        // cargo-deb makes the file "copyright" of it.
-        let licence = listed.remove("usr/share/licenses/healthport/LICENSE");
-        assert_eq!(licence.is_some(), name.ends_with("rpm"));
-        let listed: BTreeMap<_, _> = listed
-            .iter()
-            .map(|(place, (source, mode, _))| (*place, (*source, *mode)))
-            .collect();
-        assert_eq!(listed, wanted, "{name}");
-    }
-    for (_, source, _) in FILES {
-        let made = source.starts_with("target/");
-        assert!(made || Path::new(ROOT).join(source).is_file(), "{source}");
+fn packages_hold_the_same_files() {
+    let listed = assets(section("package.metadata.deb"));
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|[to, from, mode, _]| [to, from, mode])
+        .collect();
+    assert!(listed.len() > 10, "{listed:?}");
+    let rpm = assets(section("package.metadata.generate-rpm"));
+    // cargo-deb makes the file "copyright" of it.
+    let rpm = rpm.iter().filter(|[_, from, ..]| *from != "LICENSE");
+    let rpm: Vec<_> = rpm.map(|[to, from, mode, _]| [to, from, mode]).collect();
+    assert_eq!(rpm, listed);
+    let build = fs::read_to_string(Path::new(ROOT).join("systemd/package/build")).unwrap();
+    let sed = build
+        .lines()
+        .find(|line| line.contains("sed -n '/^\\[package.metadata.deb]"));
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", sed.expect("no sed in build")]);
+    let (ok, tar) = tool(shell.current_dir(ROOT), "");
+    assert!(ok);
+    let lines = listed
+        .iter()
+        .map(|[to, from, mode]| format!("{from} {to} {mode}"));
+    assert_eq!(tar.lines().collect::<Vec<_>>(), lines.collect::<Vec<_>>());
+    // Everything for a node is shipped.
+    for file in fs::read_dir(Path::new(ROOT).join("systemd")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let from = format!("systemd/{file}");
+        let shipped = listed.iter().any(|[_, source, _]| **source == from);
+        assert_eq!(
+            shipped,
+            !["README.md", "package"].contains(&&*file),
+            "{file}"
+        );
     }
 }
 
@@ -112,31 +74,10 @@ fn both_hold_these_files() {
 /// such.)
 #[test]
 fn what_is_edited_stays() {
-    for (place, (_, _, more)) in assets(section("package.metadata.generate-rpm")) {
+    for [place, _, _, more] in assets(section("package.metadata.generate-rpm")) {
         let kept = more.contains("config = \"noreplace\"");
         assert_eq!(kept, place.starts_with("etc/"), "{place}: {more}");
     }
-}
-
-/// `build` reads the list with sed.
-#[test]
-fn the_tar_is_made_from_the_same_list() {
-    let build = fs::read_to_string(Path::new(ROOT).join("systemd/package/build")).unwrap();
-    let sed = build
-        .lines()
-        .find(|line| line.contains("sed -n '/^\\[package.metadata.deb]"));
-    let (ok, listed) = tool(
-        Command::new("sh")
-            .args(["-euc", sed.expect("no sed in build")])
-            .current_dir(ROOT),
-        "",
-    );
-    assert!(ok);
-    let mut listed: Vec<_> = listed.lines().collect();
-    listed.sort_unstable();
-    let mut wanted = FILES.map(|(place, source, mode)| format!("{source} {place} {mode}"));
-    wanted.sort_unstable();
-    assert_eq!(listed, wanted);
 }
 
 /// One script for both: dpkg says a word, rpm a number.
@@ -177,7 +118,7 @@ fn the_install_page_names_this_version() {
     let page = include_str!("../../systemd/README.md");
     let version = env!("CARGO_PKG_VERSION");
     for (package, times) in [
-        (format!("healthport_{version}-1_amd64.deb"), 2),
+        (format!("healthport_{version}-1_amd64.deb"), 3),
         (format!("healthport-{version}-1.x86_64.rpm"), 1),
         (format!("healthport-{version}-x86_64.tar.gz"), 2),
     ] {

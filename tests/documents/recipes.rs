@@ -100,7 +100,7 @@ fn haproxy_takes_its_blocks() {
 /// The recipe as it stands, in a network of its own, against the port: its checks complete
 /// the handshake and are counted. Without the lines that do so, none is.
 #[test]
-#[ignore = "needs haproxy and ip"]
+#[ignore = "needs haproxy, ip and unshare"]
 fn haproxy_recipe_is_counted() {
     const SCRIPT: &str = r#"
         ip link set lo up
@@ -111,7 +111,9 @@ fn haproxy_recipe_is_counted() {
         trap 'kill $healthport $!' EXIT
         for try in $(seq 300); do
             sleep 0.1
-            count=$(curl -s http://127.0.0.1:18988/metrics | sed -n 's/^healthport_connections_total //p')
+            exec 3<>/dev/tcp/127.0.0.1/18988 || continue
+            printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+            count=$(sed -n 's/^healthport_connections_total //p' <&3)
             seen=$(nstat -asz TcpExtEmbryonicRsts | awk '/^Tcp/ { print $2 }')
             [ "${count:-0}" -lt 6 ] && [ "$seen" -lt 6 ] || break
         done
@@ -120,33 +122,20 @@ fn haproxy_recipe_is_counted() {
     let checks = |recipe: &str| {
         let folder = Folder::new();
         let file = folder.file("config");
-        // The service is the other block; its app is there, and its port 443 is the recipe's.
+        // The other block is the service, without the app that decides.
         let health = blocks[1].split("  monitor fail").next().unwrap();
         fs::write(&file, format!("{TIMEOUTS}{recipe}{health}")).unwrap();
         let mut command = Command::new("unshare");
-        command.args([
-            "--map-root-user",
-            "--net",
-            "sh",
-            "-euc",
-            SCRIPT,
-            "sh",
-            BINARY,
-        ]);
-        tool(command.arg(&file), "")
+        command.args(["--map-root-user", "--net", "bash", "-euc", SCRIPT, "bash"]);
+        let (_, said) = tool(command.arg(BINARY).arg(&file), "");
+        let line = said.lines().find(|line| line.ends_with(" half-open"));
+        let words: Vec<_> = line.expect(&said).split(' ').collect();
+        [words[0], words[2]].map(|number| number.parse::<u32>().unwrap())
     };
-    let counts = |said: &str| -> (u32, u32) {
-        let line = said
-            .lines()
-            .find(|line| line.ends_with(" half-open"))
-            .expect(said);
-        let words: Vec<_> = line.split(' ').collect();
-        (words[0].parse().unwrap(), words[2].parse().unwrap())
-    };
-    let (counted, half_open) = counts(&checks(blocks[0]).1);
+    let [counted, half_open] = checks(blocks[0]);
     assert!(counted >= 6 && half_open == 0, "{counted}, {half_open}");
     let plain = blocks[0].replace("  option tcp-check\n  tcp-check connect linger\n", "");
-    let (counted, half_open) = counts(&checks(&plain).1);
+    let [counted, half_open] = checks(&plain);
     assert!(counted == 0 && half_open >= 6, "{counted}, {half_open}");
 }
 

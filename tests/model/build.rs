@@ -12,6 +12,8 @@ fn main() {
                 "use std::time::{Duration, Instant}",
                 "use {crate::kernel::Instant, std::time::Duration}",
             ),
+            // Loom knows no order of a store and somebody else's exchange.
+            ("deadline.store(deadline, SeqCst)", "deadline.swap(deadline, SeqCst)"),
         ],
     );
     model(

@@ -346,7 +346,7 @@ pub mod mpsc {
             let end = kernel.now() + time.as_nanos() as u64;
             kernel.wait(|state| {
                 let late = if is_patient {
-                    state.is_hanging
+                    state.hangs && state.is_hanging
                 } else {
                     state.all_are_late || kernel.now() >= end
                 };

@@ -22,7 +22,7 @@
 # It needs systemd as PID 1, root, ip_vs, keepalived, HAProxy, ipvsadm, iproute2 and
 # python3, and two binaries of this checkout:
 #
-#   cargo build --locked --release && cargo bench --locked --no-run --bench lab
+#   cargo build --locked --release && cargo lab --help
 #
 # Everything happens in network namespaces of its own, and ends with the script; only
 # the kernel's modules stay loaded, and tunl0, which comes with ipip.
@@ -57,14 +57,10 @@ done
 for module in ip_vs ip_vs_rr ip_vs_sh ipip; do
   modprobe $module || refuse "the kernel has no $module"
 done
-# The lab's command starts a router. Its name has a hash, and the lab's tests have the
-# same name.
-lab=$(find "$target/deps" -maxdepth 1 -name 'lab-*' -type f -executable -printf '%T@ %p\n' | sort -rn |
-  while read -r _ file; do
-    "$file" --help 2>/dev/null | grep -q '^usage: cargo bench' && echo "$file" && break
-  done)
-[[ -x $healthport && $lab ]] ||
-  refuse "binaries are missing: cargo build --locked --release && cargo bench --locked --no-run --bench lab"
+# The lab's command is also the router.
+lab=$here/lab/target/release/lab
+[[ -x $healthport && -x $lab ]] ||
+  refuse "binaries are missing: cargo build --locked --release && cargo lab --help"
 ! ip netns list | grep -q '^ipvs-' || refuse "network namespaces ipvs-* are there already: this is not a scratch host"
 
 tmp=$(mktemp -d)

@@ -1,11 +1,11 @@
 //! The proof: a real switch, real load, and routers that come and go, one experiment
 //! at any scale:
 //!
-//!     cargo bench --bench lab -- phases
+//!     cargo lab phases
 //!
 //! `plan` holds the words and numbers, `process` starts programs, `router`, `switch`
 //! and `load` are the parts, `lab` puts them together, `scenario` makes things happen,
-//! `report` and `picture` show what came of it. The tests are in `main.rs`; `recorded`
+//! `report` and `picture` show what came of it. The tests are in `tests.rs`; `recorded`
 //! holds the answers of a real router that they compare with.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -34,7 +34,7 @@ use signal_hook::flag;
 use switch::Line;
 
 pub(crate) const HELP: &str = "\
-usage: cargo bench --bench lab -- WHAT [OPTIONS]
+usage: cargo lab WHAT [OPTIONS]
 
 WHAT is phase-1, phase-2, phase-3, phase-4, phases (all four), matrix, timeline
 
@@ -46,17 +46,8 @@ WHAT is phase-1, phase-2, phase-3, phase-4, phases (all four), matrix, timeline
   --write        put the tables into the pages, the picture into tests/lab/
 ";
 
-/// The arguments with which the lab starts its own program, before those of [`HELP`]
-/// or of a router. In the binary of the tests they select the test that is no test;
-/// the command skips everything up to the `--`, if there is one.
-pub(crate) const ITSELF: [&str; 5] = ["itself", "--exact", "--ignored", "--nocapture", "--"];
-
 pub(crate) fn main() {
-    let mut args: Vec<_> = env::args_os().skip(1).collect();
-    if let Some(end) = args.iter().position(|arg| arg == "--") {
-        args.drain(..=end);
-    }
-    let result = parse(args).and_then(|command| match command {
+    let result = parse(env::args_os().skip(1)).and_then(|command| match command {
         Command::Help => {
             print!("{HELP}");
             Ok(())
@@ -147,7 +138,6 @@ fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
             Arg::Long("rate") => rate = Some(parser.value()?.parse()?),
             Arg::Long("requests") => requests = parser.value()?.parse()?,
             Arg::Long("write") => write = true,
-            Arg::Long("bench") => {} // cargo adds it
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             other => return Err(other.unexpected()),
         }
@@ -219,7 +209,7 @@ fn phases(run: &Run, number: Option<u32>, setup: &Setup) -> Result<()> {
     let table = report::phases(&done, run.scale);
     println!("{table}");
     if run.write && number.is_none() {
-        report::put("README.md", "phases", &table)?;
+        report::put("../../README.md", "phases", &table)?;
     }
     Ok(())
 }
@@ -287,7 +277,7 @@ fn matrix(run: &Run, setup: &Setup) -> Result<()> {
     let table = report::matrix(&outcomes);
     println!("\n{table}");
     if run.write && run.event.is_none() {
-        report::put("tests/lab/README.md", "matrix", &table)?;
+        report::put("README.md", "matrix", &table)?;
     }
     let worse = report::worse_than_http(&outcomes, run.scale);
     for (outcome, failure) in &worse {
@@ -315,7 +305,7 @@ fn timeline(run: &Run, setup: Setup) -> Result<()> {
     })?;
     let outcomes = scenario::happen(&mut lab, Event::Drain, push)?;
     let path = match run.write {
-        true => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/timeline.svg").into(),
+        true => concat!(env!("CARGO_MANIFEST_DIR"), "/timeline.svg").into(),
         false => env::temp_dir().join("timeline.svg"),
     };
     picture::draw(&path, &outcomes, &lab.story, run.scale)?;

@@ -6,7 +6,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::ITSELF;
 use crate::load::{Load, Push, Summary};
 use crate::plan::{
     Check, FAST_INTERVAL, FIRST_PROBE_FALL, FIRST_TIMEOUT, INTERVAL, Network, PROBE_FALL, Ports,
@@ -24,8 +24,32 @@ use crate::process::{Proc, Tail, check_tools};
 use crate::router::{ROUTE, Spec};
 use crate::switch::{self, Failure, Line, Switch, Watch};
 
-/// The release binary under `cargo bench`, the debug one under `cargo test`.
-const HEALTHPORT: &str = env!("CARGO_BIN_EXE_healthport");
+/// The root of healthport's own sources.
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// The healthport that ships, built from the sources beside the lab: never an older one.
+fn healthport() -> Result<PathBuf> {
+    let target = PathBuf::from(ROOT).join("target");
+    let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--release", "--locked", "--target-dir"])
+        .arg(&target)
+        .current_dir(ROOT)
+        .status()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    match status.success() {
+        true => Ok(target.join("release/healthport")),
+        false => Err(format!("cannot build healthport: cargo ended, {status}")),
+    }
+}
+
+/// The lab's own command, which is also the processes of a router.
+fn program() -> Result<PathBuf> {
+    match option_env!("CARGO_BIN_EXE_lab") {
+        Some(built_for_the_tests) => Ok(built_for_the_tests.into()),
+        None => env::current_exe().map_err(|error| format!("cannot find myself: {error}")),
+    }
+}
 
 pub const NODES: usize = 3;
 
@@ -153,12 +177,13 @@ impl Lab {
         let args = [OsStr::new("-db"), OsStr::new("-f"), config.as_os_str()];
         let hello = Proc::spawn(&dir.0, "hello", OsStr::new("haproxy"), args)?;
 
+        let healthport = healthport()?;
         let mut nodes = Vec::new();
         for number in 0..NODES {
             let ports = network.node(number);
             nodes.push(Node {
                 ports,
-                healthports: healthports(&dir.0, number, ports, &setup)?,
+                healthports: healthports(&dir.0, &healthport, number, ports, &setup)?,
                 router: None,
                 sidecar: None,
                 haproxy: None,
@@ -216,10 +241,9 @@ impl Lab {
             hello: self.network.hello(),
             dir: self.dir.0.clone(),
         };
-        let program = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
+        let program = program()?;
         let spawn = |what: &str| {
-            let what = ITSELF.into_iter().chain([what]).map(String::from);
-            let args = what.chain(spec.args());
+            let args = [what.to_string()].into_iter().chain(spec.args());
             Proc::spawn(&self.dir.0, &spec.name, program.as_os_str(), args)
         };
         // A sidecar that has outlived its router keeps serving.
@@ -539,7 +563,8 @@ frontend hello
 /// One healthport with the defaults, and where a line asks for it a second one with
 /// the defaults that were published first.
 fn healthports(
-    dir: &std::path::Path,
+    dir: &Path,
+    program: &Path,
     number: usize,
     ports: Ports,
     setup: &Setup,
@@ -556,7 +581,7 @@ fn healthports(
             format!("--fall={fall}"),
         ];
         let name = format!("{name}{number}");
-        Proc::spawn(dir, &name, OsStr::new(HEALTHPORT), args)
+        Proc::spawn(dir, &name, program.as_os_str(), args)
     };
     let mut all = vec![start(
         "healthport",

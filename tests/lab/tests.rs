@@ -1,13 +1,11 @@
-//! The lab's tests: the parts that decide, a walk through a router's life, the phases
+//! The lab's tests, which `tests/run` runs: the parts that decide, a walk through a router's life, the phases
 //! at a tenth of production's times, and the end of an interrupted lab. Those that start
 //! HAProxy and hey take three minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-// With a path, its modules are looked for beside it, not in a folder of its own.
+#[allow(dead_code)] // the command itself is built without
 #[path = "command.rs"]
 mod command;
-#[path = "../common/mod.rs"]
-mod common;
 mod recorded;
 
 use std::env;
@@ -16,10 +14,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use command::*;
-use common::{Folder, tool, within};
 use lab::{Belief, Lab, NODES, Setup, Story};
 use load::Push;
 use plan::{
@@ -41,19 +39,6 @@ const SCALE: Scale = Scale(0.1);
 /// Requests per second: enough to see a gap of 10 ms, and a fifth of what two cores can
 /// do.
 const RATE: u32 = 200;
-
-/// This binary is also the processes that a lab starts: `itself`, with the command's
-/// arguments. Asked as a test, it starts such a process.
-#[test]
-#[ignore = "starts its own binary, as the lab does"]
-fn itself() {
-    if env::args().any(|arg| arg == "--") {
-        command::main();
-    }
-    let mut command = Command::new(env::current_exe().unwrap());
-    let (ok, said) = tool(command.args(ITSELF).arg("--help"), "");
-    assert!(ok && said.contains(HELP), "{said}");
-}
 
 /// Every lab measures time, so they run one after the other.
 fn alone() -> MutexGuard<'static, ()> {
@@ -264,7 +249,7 @@ fn the_pages_are_written_between_their_marks() {
 #[test]
 fn documented_commands_are_accepted() {
     let readme = include_str!("README.md");
-    let mark = "--bench lab -- ";
+    let mark = "    cargo lab ";
     let commands: Vec<_> = readme
         .lines()
         .filter_map(|line| line.split_once(mark))
@@ -283,8 +268,7 @@ fn documented_commands_are_accepted() {
 
 #[test]
 fn a_missing_tool_names_its_package() {
-    let output = Command::new(env::current_exe().unwrap())
-        .args(ITSELF)
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
         .arg("phase-1")
         .env("PATH", "/nonexistent")
         .output()
@@ -624,17 +608,17 @@ fn a_reload_takes_no_healthy_node_out() -> Result<()> {
 #[ignore = "needs haproxy and hey"]
 fn interrupted_labs_leave_nothing() -> Result<()> {
     let _alone = alone();
-    let folder = Folder::new();
-    let program = env::current_exe().unwrap();
-    let args = || ITSELF.into_iter().chain(["phase-3", "--rate", "20"]);
-    let start = |name| Proc::spawn(folder.path(), name, program.as_os_str(), args());
+    let folder = env::temp_dir().join(format!("healthport-labs-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let args = ["phase-3", "--rate", "20"];
+    let start = |name| Proc::spawn(&folder, name, env!("CARGO_BIN_EXE_lab").as_ref(), args);
     let (mut first, mut second) = (start("first")?, start("second")?);
     // Wait until it is under load.
     let home = |lab: &mut Proc| {
         let mut found = None;
         wait("a lab under load", || {
             lab.must_run().unwrap();
-            let said = fs::read_to_string(folder.file(&format!("{}.err", lab.name)));
+            let said = fs::read_to_string(folder.join(format!("{}.err", lab.name)));
             let said = said.unwrap_or_default();
             // "lab on 127.0.1.x in DIR"
             let home = said.lines().find_map(|line| {
@@ -661,11 +645,18 @@ fn interrupted_labs_leave_nothing() -> Result<()> {
     second.signal(Signal::KILL);
     nothing_left(&second_prefix);
     // After kill -9 only files are left.
-    fs::remove_dir_all(&second_dir).map_err(|e| format!("cannot remove {second_dir}: {e}"))
+    fs::remove_dir_all(&second_dir)
+        .and(fs::remove_dir_all(&folder))
+        .unwrap();
+    Ok(())
 }
 
-fn wait(what: &str, done: impl FnMut() -> bool) {
-    within(Duration::from_secs(60), what, done);
+fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn nothing_left(prefix: &str) {

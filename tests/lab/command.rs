@@ -4,9 +4,9 @@
 //!     cargo lab phases
 //!
 //! `plan` holds the words and numbers, `process` starts programs, `router`, `switch`
-//! and `load` are the parts, `lab` puts them together, `scenario` makes things happen,
-//! `report` and `picture` show what came of it. The tests are in `tests.rs`; `recorded`
-//! holds the answers of a real router that they compare with.
+//! and `load` are the parts, `lab` puts them together, `scenario` is the table of what
+//! happens, `report` and `picture` show what came of it. The tests are in `tests.rs`;
+//! `recorded` holds the answers of a real router that they compare with.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub(crate) mod lab;
@@ -28,10 +28,10 @@ use std::sync::atomic::AtomicBool;
 use lab::{Lab, Setup};
 use lexopt::{Arg, Parser, ValueExt};
 use load::Push;
-use plan::{Check, Event, Mode, Profile, Result, Scale, Size};
+use plan::{CHECKS, Check, DEFAULTS, Profile, Result, SIZES, Scale};
+use scenario::{Deed, EVENTS, Outcome, PHASES, happen, lines, the};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use switch::Line;
 
 pub(crate) const HELP: &str = "\
 usage: cargo lab WHAT [OPTIONS]
@@ -46,232 +46,185 @@ WHAT is phase-1, phase-2, phase-3, phase-4, phases (all four), matrix, timeline
   --write        put the tables into the pages, the picture into tests/lab/
 ";
 
-pub(crate) fn main() {
-    let result = parse(env::args_os().skip(1)).and_then(|command| match command {
-        Command::Help => {
-            print!("{HELP}");
-            Ok(())
-        }
-        Command::Router(spec) => router::run(&spec),
-        Command::Sidecar(spec) => router::sidecar(&spec),
-        Command::Run(run) => perform(&run),
-    });
-    // Everything that was started has ended by now.
-    exit(match result {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("lab: {error}");
-            1
-        }
-    });
-}
+const WHAT: [&str; 7] = [
+    "phases", "phase-1", "phase-2", "phase-3", "phase-4", "matrix", "timeline",
+];
 
-pub(crate) enum Command {
-    Help,
-    Run(Run),
-    /// The lab starts its own program as these two.
-    Router(router::Spec),
-    Sidecar(router::Spec),
-}
-
+#[derive(Debug, Default)]
 pub(crate) struct Run {
-    what: What,
-    scale: Scale,
+    /// Nothing if only help is asked for.
+    what: Option<String>,
+    scale: f64,
     event: Option<String>,
     rate: Option<u32>,
     requests: u64,
     write: bool,
+    /// Set by the first Ctrl-C.
+    interrupted: Arc<AtomicBool>,
 }
 
-enum What {
-    /// One of them, or all.
-    Phases(Option<u32>),
-    Matrix,
-    Timeline,
-}
-
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
-    let args: Vec<_> = args.into_iter().collect();
-    let own = match args.first().and_then(|first| first.to_str()) {
-        Some("--router") => Some(Command::Router as fn(_) -> _),
-        Some("--sidecar") => Some(Command::Sidecar as fn(_) -> _),
-        _ => None,
+fn main() {
+    let args: Vec<_> = env::args_os().skip(1).collect();
+    // The lab starts its own program as these two.
+    let own = args.first().and_then(|first| first.to_str());
+    let spec = || {
+        let args = args.iter().skip(1);
+        let spec = router::Spec::parse(args.filter_map(|arg| arg.to_str().map(String::from)));
+        spec.ok_or("bad arguments of a router".to_string())
     };
-    if let Some(command) = own {
-        let args: Option<Vec<_>> = args[1..]
-            .iter()
-            .map(|a| a.to_str().map(String::from))
-            .collect();
-        let spec = args.and_then(|args| router::Spec::parse(&args));
-        return spec.map(command).ok_or("bad --router".to_string());
+    let result = match own {
+        Some("--router") => spec().and_then(|spec| router::run(&spec)),
+        Some("--sidecar") => spec().and_then(|spec| router::sidecar(&spec)),
+        _ => parse(args)
+            .map_err(|error| error.to_string())
+            .and_then(|run| perform(&run)),
+    };
+    // Everything that was started has ended by now.
+    if let Err(error) = result {
+        eprintln!("lab: {error}");
+        exit(1);
     }
-    options(args).map_err(|error| error.to_string())
 }
 
-fn options(args: Vec<OsString>) -> std::result::Result<Command, lexopt::Error> {
+pub(crate) fn parse(args: Vec<OsString>) -> std::result::Result<Run, lexopt::Error> {
     let mut parser = Parser::from_args(args);
-    let mut what = None;
-    let (mut scale, mut event, mut rate) = (0.1, None, None);
-    let (mut requests, mut write) = (1_000_000, false);
+    let mut run = Run {
+        scale: 0.1,
+        requests: 1_000_000,
+        ..Run::default()
+    };
     while let Some(arg) = parser.next()? {
         match arg {
-            Arg::Value(name) if what.is_none() => {
-                what = Some(match name.string()?.as_str() {
-                    "phases" => What::Phases(None),
-                    "phase-1" => What::Phases(Some(1)),
-                    "phase-2" => What::Phases(Some(2)),
-                    "phase-3" => What::Phases(Some(3)),
-                    "phase-4" => What::Phases(Some(4)),
-                    "matrix" => What::Matrix,
-                    "timeline" => What::Timeline,
-                    other => return Err(format!("'{other}' is unknown: see --help").into()),
-                });
+            Arg::Value(name) if run.what.is_none() => {
+                let name = name.string()?;
+                if !WHAT.contains(&&*name) {
+                    return Err(format!("'{name}' is unknown: see --help").into());
+                }
+                run.what = Some(name);
             }
             Arg::Long("scale") => {
-                scale = parser.value()?.parse()?;
+                run.scale = parser.value()?.parse()?;
                 // A smaller scale would ask healthport for an interval below its 10ms.
-                if !(0.01..=10.0).contains(&scale) {
-                    return Err(format!("--scale '{scale}' is not in 0.01 to 10").into());
+                if !(0.01..=10.0).contains(&run.scale) {
+                    return Err(format!("--scale '{}' is not in 0.01 to 10", run.scale).into());
                 }
             }
-            Arg::Long("event") => event = Some(parser.value()?.string()?),
-            Arg::Long("rate") => rate = Some(parser.value()?.parse()?),
-            Arg::Long("requests") => requests = parser.value()?.parse()?,
-            Arg::Long("write") => write = true,
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Long("event") => run.event = Some(parser.value()?.string()?),
+            Arg::Long("rate") => run.rate = Some(parser.value()?.parse()?),
+            Arg::Long("requests") => run.requests = parser.value()?.parse()?,
+            Arg::Long("write") => run.write = true,
+            Arg::Short('h') | Arg::Long("help") => return Ok(Run::default()),
             other => return Err(other.unexpected()),
         }
     }
-    let run = |what| {
-        Command::Run(Run {
-            what,
-            scale: Scale(scale),
-            event,
-            rate,
-            requests,
-            write,
-        })
-    };
-    Ok(what.map_or(Command::Help, run))
-}
-
-/// The first Ctrl-C ends the lab in order, the second one at once: the kernel then
-/// kills what the lab has started.
-fn interrupts() -> Result<Arc<AtomicBool>> {
-    let interrupted = Arc::<AtomicBool>::default();
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&interrupted))
-            .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
-            .map_err(|error| format!("cannot handle signals: {error}"))?;
-    }
-    Ok(interrupted)
+    Ok(run)
 }
 
 fn perform(run: &Run) -> Result<()> {
-    let setup = Setup {
-        scale: run.scale,
-        profile: Profile::Embedded,
-        lines: Vec::new(),
-        watches: false,
-        size: Size::SMALL,
-        api: 0.0,
-        maxconn: 0,
-        title: Some("starting".to_string()),
-        interrupted: interrupts()?,
-    };
-    match run.what {
-        What::Phases(number) => phases(run, number, &setup),
-        What::Matrix => matrix(run, &setup),
-        What::Timeline => timeline(run, setup),
+    // The first Ctrl-C ends the lab in order, the second one at once: the kernel then
+    // kills what the lab has started.
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&run.interrupted))
+            .and_then(|_| flag::register(signal, Arc::clone(&run.interrupted)))
+            .map_err(|error| format!("cannot handle signals: {error}"))?;
+    }
+    match run.what.as_deref() {
+        None => print!("{HELP}"),
+        Some("matrix") => matrix(run)?,
+        Some("timeline") => timeline(run)?,
+        Some(all_or_one) => phases(run, all_or_one)?,
+    }
+    Ok(())
+}
+
+/// A setup that reports its progress.
+fn setup(run: &Run, checks: &[Check], title: &str) -> Setup {
+    Setup {
+        title: Some(title.to_string()),
+        interrupted: Arc::clone(&run.interrupted),
+        ..Setup::new(Scale(run.scale), checks)
     }
 }
 
-fn phases(run: &Run, number: Option<u32>, setup: &Setup) -> Result<()> {
+fn push(run: &Run, rate: u32) -> Push {
+    Push {
+        rate: Some(run.rate.unwrap_or(rate)),
+        requests: None,
+    }
+}
+
+fn phases(run: &Run, what: &str) -> Result<()> {
+    let scale = Scale(run.scale);
     let mut done = Vec::new();
-    for (phase, check) in scenario::PHASES {
-        if number.is_some_and(|number| number != phase) {
+    for (phase, check, cluster) in PHASES {
+        if what != "phases" && what != format!("phase-{phase}") {
             continue;
         }
         let push = Push {
             rate: run.rate,
             requests: (phase == 4).then_some(run.requests),
         };
-        let phase = scenario::phase(phase, check, setup.clone(), push)?;
-        let command = &phase.command;
-        println!("phase {}, {}: {command}\n", phase.number, check.name());
-        println!("{}\n", phase.summary.text);
-        let list = report::failures(&phase.story.failures, &phase.story, run.scale);
+        let title = format!("phase {phase}, {check}");
+        let mut lab = Lab::open(setup(run, &[check], &title))?;
+        let outcome = happen(&mut lab, the(Deed::Roll), push)?.remove(0);
+        println!("{title}: {}\n\n{}\n", outcome.command, outcome.summary.text);
+        let list = report::failures(&outcome.failures, &lab.story, scale);
         if !list.is_empty() {
             println!("failed requests, in real seconds:\n{list}");
         }
-        done.push(phase);
+        done.push((phase, outcome, cluster));
     }
-    let table = report::phases(&done, run.scale);
+    let table = report::phases(&done, scale);
     println!("{table}");
-    if run.write && number.is_none() {
+    if run.write && what == "phases" {
         report::put("../../README.md", "phases", &table)?;
     }
     Ok(())
 }
 
-fn matrix(run: &Run, setup: &Setup) -> Result<()> {
-    let lines = Mode::ALL.map(|mode| Check::ALL.map(|check| Line { check, mode }));
-    // Fifteen heys share the machine with what they measure. At 50 requests per second
-    // each, a gap of one second still costs fifty requests.
-    let push = Push {
-        rate: Some(run.rate.unwrap_or(50)),
-        requests: None,
-    };
-    let wanted = |event: &Event| {
-        let name = run.event.as_deref().unwrap_or_default();
-        event.name().contains(name)
-    };
-    if !Event::ALL.iter().any(wanted) {
-        let known = Event::ALL.map(Event::name).join("; ");
+fn matrix(run: &Run) -> Result<()> {
+    let name = run.event.as_deref().unwrap_or_default();
+    let wanted = || EVENTS.iter().filter(|event| event.name.contains(name));
+    if wanted().next().is_none() {
+        let known = EVENTS.each_ref().map(|event| event.name).join("; ");
         return Err(format!("--event is none of: {known}"));
     }
-    let mut outcomes = Vec::new();
+    let scale = Scale(run.scale);
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    // One lab for all events of a profile with routers of one size.
     for (profile, size) in Profile::ALL
         .into_iter()
-        .flat_map(|p| Size::ALL.map(|size| (p, size)))
+        .flat_map(|profile| SIZES.map(|size| (profile, size)))
     {
-        let events = Event::ALL.into_iter().filter(wanted);
-        let events = events.filter(|e| e.differs_in(profile) && e.size() == size);
-        let events: Vec<_> = events.collect();
-        if events.is_empty() {
-            continue;
-        }
-        let mut lab = Lab::open(Setup {
-            profile,
-            size,
-            lines: lines.concat(),
-            watches: true,
-            ..setup.clone()
-        })?;
+        let events = wanted().filter(|e| e.profiles.contains(&profile) && e.size == size);
+        let mut lab: Option<Lab> = None;
         for event in events {
-            lab.setup.title = Some(format!("matrix | {}, {}", event.name(), profile.name()));
-            let before = (lab.closes("healthport")?, lab.closes("first")?);
-            let happened = scenario::happen(&mut lab, event, push)?;
-            println!(
-                "{}, {}: healthport closed {} times, as first published {} times",
-                event.name(),
-                profile.name(),
-                lab.closes("healthport")? - before.0,
-                lab.closes("first")? - before.1,
-            );
-            for outcome in &happened {
-                let (check, mode) = (outcome.line.check.name(), outcome.line.mode);
+            let title = format!("{}, {}", event.name, profile.name());
+            let lab = match &mut lab {
+                Some(lab) => lab,
+                none => none.insert(Lab::open(Setup {
+                    profile,
+                    size,
+                    lines: lines(event),
+                    ..setup(run, &[], &title)
+                })?),
+            };
+            lab.setup.title = Some(title.clone());
+            // Up to eighteen heys share the machine with what they measure. At 50 requests
+            // per second each, a gap of one second still costs fifty requests.
+            for outcome in happen(lab, event, push(run, 50))? {
                 println!(
-                    "{}, {}, {check}, {mode:?}: hey counted {} failed, the switch {}",
-                    event.name(),
-                    profile.name(),
+                    "{title}, {}, {:?}: hey counted {} failed, the switch {}",
+                    outcome.line.check,
+                    outcome.line.mode,
                     outcome.summary.failed(),
                     outcome.failures.len()
                 );
-                let list = report::failures(&outcome.failures, &lab.story, run.scale);
-                print!("{list}");
+                print!("{}", report::failures(&outcome.failures, &lab.story, scale));
+                outcomes.push(outcome);
             }
-            outcomes.extend(happened);
+            let closes = lab.closes(DEFAULTS)?;
+            println!("{title}: since its start, healthport has closed {closes} times");
         }
     }
     let table = report::matrix(&outcomes);
@@ -279,9 +232,9 @@ fn matrix(run: &Run, setup: &Setup) -> Result<()> {
     if run.write && run.event.is_none() {
         report::put("README.md", "matrix", &table)?;
     }
-    let worse = report::worse_than_http(&outcomes, run.scale);
+    let worse = report::worse_than_http(&outcomes, scale);
     for (outcome, failure) in &worse {
-        let (event, profile) = (outcome.event.name(), outcome.profile.name());
+        let (event, profile) = (outcome.event.name, outcome.profile.name());
         println!("lost by healthport, not by the HTTP check: {event}, {profile}: {failure:?}");
     }
     match worse.len() {
@@ -292,23 +245,14 @@ fn matrix(run: &Run, setup: &Setup) -> Result<()> {
     }
 }
 
-fn timeline(run: &Run, setup: Setup) -> Result<()> {
-    let mode = Mode::Http;
-    let push = Push {
-        rate: Some(run.rate.unwrap_or(100)),
-        requests: None,
-    };
-    let mut lab = Lab::open(Setup {
-        lines: Check::MAIN.map(|check| Line { check, mode }).to_vec(),
-        title: Some("timeline".to_string()),
-        ..setup
-    })?;
-    let outcomes = scenario::happen(&mut lab, Event::Drain, push)?;
+fn timeline(run: &Run) -> Result<()> {
+    let mut lab = Lab::open(setup(run, &CHECKS, "timeline"))?;
+    let outcomes = happen(&mut lab, the(Deed::Drain), push(run, 100))?;
     let path = match run.write {
         true => concat!(env!("CARGO_MANIFEST_DIR"), "/timeline.svg").into(),
         false => env::temp_dir().join("timeline.svg"),
     };
-    picture::draw(&path, &outcomes, &lab.story, run.scale)?;
+    picture::draw(&path, &outcomes, &lab.story, Scale(run.scale))?;
     println!("{}", path.display());
     Ok(())
 }

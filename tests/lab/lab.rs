@@ -4,7 +4,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,12 +17,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::{Load, Push, Summary};
 use crate::plan::{
-    Check, FAST_INTERVAL, FIRST_PROBE_FALL, FIRST_TIMEOUT, INTERVAL, Network, PROBE_FALL, Ports,
-    Profile, Result, SILENCE, Scale, Size, State, TIMEOUT, now,
+    Check, DEFAULTS, FAST_INTERVAL, INTERVAL, Mode, Network, Ports, Profile, Result, SILENCE,
+    SMALL, Scale, Size, State, now,
 };
 use crate::process::{Proc, Tail, check_tools};
 use crate::router::{ROUTE, Spec};
-use crate::switch::{self, Failure, Line, Switch, Watch};
+use crate::switch::{self, Failure, Line, Switch};
 
 /// The root of healthport's own sources.
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -62,16 +62,31 @@ pub struct Setup {
     pub scale: Scale,
     pub profile: Profile,
     pub lines: Vec<Line>,
-    /// Whether the switch has watches.
-    pub watches: bool,
     /// This and the next two are for routers that start from now on; see [`Spec`].
     pub size: Size,
     pub api: f64,
     pub maxconn: u32,
-    /// The start of the progress line; without it there is no such line.
+    /// What the progress is reported of; without it there is no report.
     pub title: Option<String>,
     /// Set by SIGINT and SIGTERM.
     pub interrupted: Arc<AtomicBool>,
+}
+
+impl Setup {
+    /// Small `embedded` routers behind lines with these checks.
+    pub fn new(scale: Scale, checks: &[Check]) -> Setup {
+        let mode = Mode::Http;
+        Setup {
+            scale,
+            profile: Profile::Embedded,
+            lines: checks.iter().map(|&check| Line { check, mode }).collect(),
+            size: SMALL,
+            api: 0.0,
+            maxconn: 0,
+            title: None,
+            interrupted: Arc::default(),
+        }
+    }
 }
 
 /// What happened, in the order in which it was seen.
@@ -80,7 +95,6 @@ pub struct Story {
     pub states: Vec<(f64, usize, State)>,
     pub beliefs: Vec<Belief>,
     pub failures: Vec<Failure>,
-    pub downs: Vec<(f64, Watch)>,
 }
 
 /// The switch began or stopped sending requests to a node.
@@ -155,7 +169,8 @@ pub struct Lab {
     hello: Proc,
     network: Network,
     dir: Dir,
-    progress: Progress,
+    /// When the progress was last reported.
+    shown: Instant,
 }
 
 impl Lab {
@@ -192,14 +207,7 @@ impl Lab {
         }
         let ports: Vec<_> = nodes.iter().map(|node| node.ports).collect();
         let line = |line| network.switch(line);
-        let config = switch::config(
-            &dir.0,
-            &setup.lines,
-            setup.watches,
-            line,
-            &ports,
-            setup.scale,
-        );
+        let config = switch::config(&dir.0, &setup.lines, line, &ports, setup.scale);
         let mut lab = Lab {
             switch: Switch::start(&dir.0, &config)?,
             setup,
@@ -209,7 +217,7 @@ impl Lab {
             hello,
             network,
             dir,
-            progress: Progress::new(),
+            shown: Instant::now(),
         };
         lab.wait_for("the switch", 5.0, |lab| lab.switch.stats().is_ok())?;
         for node in 0..NODES {
@@ -316,10 +324,10 @@ impl Lab {
         })
     }
 
-    /// How often the ports of all healthports with this name have closed, by their logs.
-    pub fn closes(&self, name: &str) -> Result<usize> {
+    /// How often the ports of all healthports of this check have closed, by their logs.
+    pub fn closes(&self, check: Check) -> Result<usize> {
         let count = |node| {
-            let path = self.dir.0.join(format!("{name}{node}.err"));
+            let path = self.dir.0.join(format!("{}.err", log_name(check, node)));
             let log = fs::read_to_string(&path);
             let log = log.map_err(|error| format!("cannot read {path:?}: {error}"))?;
             Ok(log.matches("(open for ").count())
@@ -384,18 +392,12 @@ impl Lab {
         Ok(())
     }
 
-    pub fn load_commands(&self) -> Vec<String> {
-        self.loads.iter().map(|load| load.command.clone()).collect()
-    }
-
     pub fn load_has_ended(&mut self) -> bool {
-        self.loads
-            .iter_mut()
-            .all(|load| load.proc.ended().is_some())
+        self.loads.iter_mut().all(Load::has_ended)
     }
 
-    /// Ends the load; the summaries are in the order of the lines.
-    pub fn unload(&mut self) -> Result<Vec<Summary>> {
+    /// Ends the load: each command with its summary, in the order of the lines.
+    pub fn unload(&mut self) -> Result<Vec<(String, Summary)>> {
         for load in &self.loads {
             load.stop();
         }
@@ -403,7 +405,7 @@ impl Lab {
         let loads: Vec<_> = self.loads.drain(..).collect();
         let summaries = loads
             .into_iter()
-            .map(|load| load.summary(limit))
+            .map(|load| Ok((load.command.clone(), load.summary(limit)?)))
             .collect::<Result<_>>();
         self.tick()?; // the last failures
         summaries
@@ -485,21 +487,9 @@ impl Lab {
             }
         }
         self.switch.proc.must_run()?;
-        let (failures, downs) = self.switch.news()?;
+        let failures = self.switch.failures()?;
         self.story.failures.extend(failures);
-        let downs = downs.into_iter().map(|down| (now(), down));
-        self.story.downs.extend(downs);
-        if let Some(title) = &self.setup.title {
-            let states: Vec<_> = (0..NODES)
-                .map(|node| self.story.state(node).name())
-                .collect();
-            self.progress.show(
-                title,
-                &states.join(" "),
-                requests,
-                self.story.failures.len(),
-            );
-        }
+        self.report(requests);
         // A fifth of a real second at scale 0.1. Looking more often would take CPU time
         // from the load.
         thread::sleep(
@@ -509,6 +499,19 @@ impl Lab {
                 .clamp(Duration::from_millis(20), Duration::from_millis(100)),
         );
         Ok(())
+    }
+
+    /// How far it is, every ten seconds.
+    fn report(&mut self, requests: u64) {
+        let Some(title) = &self.setup.title else {
+            return;
+        };
+        if self.shown.elapsed() >= Duration::from_secs(10) {
+            self.shown = Instant::now();
+            let states = [0, 1, 2].map(|node| self.story.state(node).to_string());
+            let (states, failed) = (states.join(" "), self.story.failures.len());
+            eprintln!("{title} | {states} | {requests} requests | {failed} failed");
+        }
     }
 
     fn listen_to_router(&mut self, number: usize) -> Result<()> {
@@ -522,7 +525,7 @@ impl Lab {
             let at = at.parse().unwrap_or(0.0);
             if let Some(haproxy) = word.strip_prefix("haproxy ") {
                 node.haproxy = haproxy.parse().ok().and_then(Pid::from_raw);
-            } else if let Some(state) = State::ALL.into_iter().find(|s| s.name() == word) {
+            } else if let Some(state) = State::SAID.into_iter().find(|s| s.to_string() == word) {
                 self.story.states.push((at, number, state));
             }
         }
@@ -560,88 +563,41 @@ frontend hello
     )
 }
 
-/// One healthport with the defaults, and where a line asks for it a second one with
-/// the defaults that were published first.
+/// The healthports of a node: one with the defaults, and one for each other patience
+/// that a line asks for. Its `--max-age` is about its own loop, which nothing here
+/// stops, so it is not scaled.
 fn healthports(
     dir: &Path,
     program: &Path,
-    number: usize,
+    node: usize,
     ports: Ports,
     setup: &Setup,
 ) -> Result<Vec<Proc>> {
     // healthport accepts no interval below 10ms.
     let millis = |real| format!("{}ms", setup.scale.millis(real).max(10));
-    let start = |name, listen, timeout, fall| {
+    let mut all: Vec<Proc> = Vec::new();
+    let checks = setup.lines.iter().map(|line| line.check);
+    for check in [DEFAULTS].into_iter().chain(checks) {
+        let Check::Healthport(timeout, fall) = check else {
+            continue;
+        };
+        let name = log_name(check, node);
+        if all.iter().any(|healthport| healthport.name == name) {
+            continue;
+        }
         let args = [
             format!("--url=http://{}/healthz/ready", ports.stats()),
-            format!("--listen={listen}"),
+            format!("--listen={}", ports.checked(check)),
             format!("--interval={}", millis(INTERVAL)),
             format!("--fast-interval={}", millis(FAST_INTERVAL)),
             format!("--timeout={}", millis(timeout)),
             format!("--fall={fall}"),
         ];
-        let name = format!("{name}{number}");
-        Proc::spawn(dir, &name, program.as_os_str(), args)
-    };
-    let mut all = vec![start(
-        "healthport",
-        ports.healthport(),
-        TIMEOUT,
-        PROBE_FALL,
-    )?];
-    if setup
-        .lines
-        .iter()
-        .any(|line| line.check == Check::FirstPublished)
-    {
-        let listen = ports.first_published();
-        all.push(start("first", listen, FIRST_TIMEOUT, FIRST_PROBE_FALL)?);
+        all.push(Proc::spawn(dir, &name, program.as_os_str(), args)?);
     }
     Ok(all)
 }
 
-/// On a terminal one line that is overwritten every second; elsewhere a new line every
-/// ten seconds.
-#[derive(Debug)]
-struct Progress {
-    start: Instant,
-    shown: Option<Instant>,
-    terminal: bool,
-}
-
-impl Progress {
-    fn new() -> Progress {
-        Progress {
-            start: Instant::now(),
-            shown: None,
-            terminal: io::stderr().is_terminal(),
-        }
-    }
-
-    fn show(&mut self, title: &str, event: &str, requests: u64, failed: usize) {
-        let every = Duration::from_secs(if self.terminal { 1 } else { 10 });
-        if self.shown.is_some_and(|shown| shown.elapsed() < every) {
-            return;
-        }
-        self.shown = Some(Instant::now());
-        let elapsed = self.start.elapsed().as_secs();
-        let (minutes, seconds) = (elapsed / 60, elapsed % 60);
-        let line = format!(
-            "{title} | {event} | {minutes}:{seconds:02} | {requests} requests | {failed} failed"
-        );
-        let (before, after) = if self.terminal {
-            ("\r\x1b[K", "")
-        } else {
-            ("", "\n")
-        };
-        let _ = write!(io::stderr(), "{before}{line}{after}");
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.terminal && self.shown.is_some() {
-            eprintln!();
-        }
-    }
+fn log_name(check: Check, node: usize) -> String {
+    format!("{}{node}", check.to_string().replace([' ', '`'], "-"))
 }

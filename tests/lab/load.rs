@@ -1,6 +1,5 @@
 //! The load: one `hey` per line of the switch, with its own summary kept.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,7 +26,7 @@ const WORKERS: u32 = 2;
 /// A running hey.
 #[derive(Debug)]
 pub struct Load {
-    pub proc: Proc,
+    proc: Proc,
     output: PathBuf,
     pub command: String,
 }
@@ -43,32 +42,34 @@ impl Load {
     ) -> Result<Load> {
         // hey gives up after 20 s by default; it takes whole seconds.
         let limit = (20.0 * scale.0).ceil();
-        let mut args = vec![format!("-c {WORKERS}"), format!("-t {limit}")];
         // The lab ends it. The 6 h apply only if it fails to.
-        args.push(match push.requests {
-            Some(requests) => format!("-n {requests}"),
-            None => "-z 6h".to_string(),
-        });
-        if let Some(rate) = push.rate {
-            args.push(format!("-q {}", rate.div_ceil(WORKERS)));
-        }
+        let until = push.requests.map(|requests| format!("-n {requests}"));
+        let until = until.unwrap_or("-z 6h".to_string());
+        let rate = push.rate.map(|rate| rate.div_ceil(WORKERS));
+        let rate = rate.map_or(String::new(), |rate| format!("-q {rate}"));
         // A layer-4 switch balances connections: with two that are kept open, two nodes
         // would get all requests, and nobody would miss the third.
-        if mode == Mode::Tcp {
-            args.push("-disable-keepalive".to_string());
-        }
-        args.push(format!("-host {ROUTE}"));
-        args.push(format!("http://{target}/"));
-        let words: Vec<_> = args.iter().flat_map(|arg| arg.split(' ')).collect();
+        let close = match mode {
+            Mode::Tcp => "-disable-keepalive",
+            _ => "",
+        };
+        let args = format!(
+            "-c {WORKERS} -t {limit} {until} {rate} {close} -host {ROUTE} http://{target}/"
+        );
+        let args: Vec<_> = args.split_whitespace().collect();
         // A name may be used again and `Proc` appends to its files, so remove the old
         // summary first.
         let output = dir.join(format!("{name}.out"));
         let _ = fs::remove_file(&output);
         Ok(Load {
-            proc: Proc::spawn(dir, name, OsStr::new("hey"), &words)?,
+            proc: Proc::spawn(dir, name, "hey".as_ref(), &args)?,
             output,
-            command: format!("hey {}", words.join(" ")),
+            command: format!("hey {}", args.join(" ")),
         })
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.proc.ended().is_some()
     }
 
     /// Asks hey to end; it finishes its open requests.
@@ -79,7 +80,7 @@ impl Load {
     /// Its summary, once it has ended.
     pub fn summary(mut self, limit: Duration) -> Result<Summary> {
         let deadline = Instant::now() + limit;
-        while self.proc.ended().is_none() {
+        while !self.has_ended() {
             if Instant::now() > deadline {
                 return Err(format!("{} did not end within {limit:?}", self.proc.name));
             }
@@ -92,7 +93,7 @@ impl Load {
 }
 
 /// What hey found.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Summary {
     /// Answers by status.
     pub statuses: Vec<(u16, u64)>,

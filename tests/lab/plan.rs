@@ -1,6 +1,5 @@
-//! The vocabulary of the lab, and the numbers that it takes from production. All of it
-//! is plain data. Times are real seconds, as in a cluster; only [`Scale`] turns them
-//! into the time that the lab waits.
+//! The words of the lab and the numbers that it takes from production: plain data. Times
+//! are real seconds, as in a cluster; only [`Scale`] turns them into what the lab waits.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -9,29 +8,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// One line: what was being done, to what, what the system said.
 pub type Result<T> = std::result::Result<T, String>;
 
-/// Between two checks of the switch: HAProxy's default.
+/// The switch, as README.md recommends it: a check every 2 s, two failures take a node
+/// out, one success takes it back.
 pub const INTER: f64 = 2.0;
-/// How many checks in a row take a server up, or down: HAProxy's defaults.
-pub const RISE: u32 = 2;
-pub const FALL: u32 = 3;
-/// healthport's defaults.
+pub const FALL: u32 = 2;
+pub const RISE: u32 = 1;
+
+/// healthport's defaults; [`Check::Healthport`] has the others.
 pub const INTERVAL: f64 = 1.0;
 pub const FAST_INTERVAL: f64 = 0.1;
-pub const TIMEOUT: f64 = 3.0;
-pub const PROBE_FALL: u32 = 2;
-/// The defaults that were published first: this timeout, and a single bad answer closes.
-pub const FIRST_TIMEOUT: f64 = 0.5;
-pub const FIRST_PROBE_FALL: u32 = 1;
+
+// The router's times. README.md says where they were measured.
 
 /// For so long after SIGTERM the router serves and says that it is not ready.
 pub const DRAIN: f64 = 45.0;
 /// Then it refuses new connections and waits for the open ones: least and most.
 pub const LINGER: (f64, f64) = (1.0, 30.0);
-/// Then it exits: 47 s after SIGTERM when idle, 76 s when busy.
+/// Then it exits.
 pub const EXIT: f64 = 1.0;
 /// The timeout of the router's own check of its port 80 (backend-http).
 pub const BACKEND_TIMEOUT: f64 = 2.0;
-/// From exec until 1936 is open: 25 to 43 ms.
+/// From exec until 1936 is open.
 pub const OPENS: f64 = 0.03;
 /// A router writes a new configuration no more often than this, however many routes
 /// change. Soon after the first one of a start it writes a second.
@@ -39,8 +36,7 @@ pub const RELOAD_INTERVAL: f64 = 5.0;
 /// How long the router's HAProxy waits for a silent client or server.
 pub const SILENCE: f64 = 30.0;
 
-/// How the number of routes changes a router, measured on a real one (openshift/router
-/// 4b401a86).
+/// How the number of routes changes a router.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Size {
     pub routes: u32,
@@ -51,24 +47,20 @@ pub struct Size {
     pub write: (f64, f64),
 }
 
-impl Size {
-    pub const SMALL: Size = Size {
-        routes: 22,
-        start: 0.2,
-        write: (0.001, 0.001),
-    };
-    pub const MEDIUM: Size = Size {
-        routes: 3_000,
-        start: 1.3,
-        write: (0.26, 0.83),
-    };
-    pub const LARGE: Size = Size {
-        routes: 10_000,
-        start: 3.6,
-        write: (1.0, 1.9),
-    };
-    pub const ALL: [Size; 3] = [Size::SMALL, Size::MEDIUM, Size::LARGE];
+const fn size(routes: u32, start: f64, write: (f64, f64)) -> Size {
+    Size {
+        routes,
+        start,
+        write,
+    }
 }
+
+pub const SMALL: Size = size(22, 0.2, (0.001, 0.001));
+pub const R3000: Size = size(3_000, 1.3, (0.26, 0.83));
+pub const R10000: Size = size(10_000, 3.6, (1.0, 1.9));
+pub const R30000: Size = size(30_000, 15.0, (3.1, 9.7));
+pub const R50000: Size = size(50_000, 27.0, (6.2, 8.0));
+pub const SIZES: [Size; 5] = [SMALL, R3000, R10000, R30000, R50000];
 
 /// How long a rolling update waits between a ready node and the next one.
 pub const MIN_READY: f64 = 30.0;
@@ -98,35 +90,29 @@ impl Scale {
 }
 
 /// How the switch asks a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Check {
     Traffic,
     Stats,
     Http,
-    Healthport,
-    /// A healthport with the defaults that were published first.
-    FirstPublished,
+    /// A healthport of its own: its `--timeout` and its `--fall`.
+    Healthport(f64, u32),
 }
 
-impl Check {
-    pub const ALL: [Check; 5] = [
-        Check::Traffic,
-        Check::Stats,
-        Check::Http,
-        Check::Healthport,
-        Check::FirstPublished,
-    ];
+/// healthport as it comes.
+pub const DEFAULTS: Check = Check::Healthport(10.0, 2);
+pub const CHECKS: [Check; 4] = [Check::Traffic, Check::Stats, Check::Http, DEFAULTS];
+/// What a shorter patience costs; the second was the default of 0.1.
+pub const HASTY: [Check; 2] = [Check::Healthport(3.0, 2), Check::Healthport(0.5, 1)];
 
-    /// Without the settings that are history.
-    pub const MAIN: [Check; 4] = [Check::Traffic, Check::Stats, Check::Http, Check::Healthport];
-
-    pub fn name(self) -> &'static str {
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Check::Traffic => "TCP on 80",
-            Check::Stats => "TCP on 1936",
-            Check::Http => "HTTP on 1936",
-            Check::Healthport => "TCP on healthport",
-            Check::FirstPublished => "healthport as first published",
+            Check::Traffic => write!(f, "TCP on 80"),
+            Check::Stats => write!(f, "TCP on 1936"),
+            Check::Http => write!(f, "HTTP on 1936"),
+            check if *check == DEFAULTS => write!(f, "TCP on healthport"),
+            Check::Healthport(timeout, fall) => write!(f, "`--timeout {timeout}s --fall {fall}`"),
         }
     }
 }
@@ -141,17 +127,13 @@ pub enum Mode {
     NoRetry,
 }
 
-impl Mode {
-    pub const ALL: [Mode; 3] = [Mode::Http, Mode::Tcp, Mode::NoRetry];
-}
-
 /// The generations of the OpenShift router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// 3.x and 4.0 to 4.3: port 80 answers 503 while it starts.
-    Legacy,
     /// 4.4 to 4.22.
     Embedded,
+    /// 3.x and 4.0 to 4.3: port 80 answers 503 while it starts.
+    Legacy,
     /// 4.23 and later: HAProxy is not a child of the router and outlives it.
     Sidecar,
 }
@@ -161,15 +143,15 @@ impl Profile {
 
     pub fn name(self) -> &'static str {
         match self {
-            Profile::Legacy => "legacy",
             Profile::Embedded => "embedded",
+            Profile::Legacy => "legacy",
             Profile::Sidecar => "sidecar",
         }
     }
 }
 
-/// The states of a router's life. The lab records those that it causes itself (a
-/// stopped or killed process); the router reports all others.
+/// The states of a router's life. The router reports those in `SAID`; the lab records
+/// the others, which it causes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Absent,
@@ -186,126 +168,20 @@ pub enum State {
     Killed,
 }
 
-impl State {
-    pub const ALL: [State; 12] = [
-        State::Absent,
-        State::Starting,
-        State::Ready,
-        State::Reload,
-        State::Hung,
-        State::Dead,
-        State::Drain1,
-        State::Drain2,
-        State::SidecarTail,
-        State::Gone,
-        State::Frozen,
-        State::Killed,
-    ];
+use State::{Drain1, Drain2, Ready, Reload, SidecarTail, Starting};
 
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Absent => "ABSENT",
-            State::Starting => "STARTING",
-            State::Ready => "READY",
-            State::Reload => "RELOAD",
-            State::Hung => "HUNG",
-            State::Dead => "DEAD",
-            State::Drain1 => "DRAIN-1",
-            State::Drain2 => "DRAIN-2",
-            State::SidecarTail => "SIDECAR-TAIL",
-            State::Gone => "GONE",
-            State::Frozen => "FROZEN",
-            State::Killed => "KILLED",
-        }
+impl State {
+    pub const SAID: [State; 6] = [Starting, Ready, Reload, Drain1, Drain2, SidecarTail];
+
+    /// Whether its router answers requests as it should.
+    pub fn serves(self) -> bool {
+        matches!(self, Ready | Reload | Drain1 | SidecarTail)
     }
 }
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What happens to a node, in the matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    Start,
-    /// The routes come late, after 8 s as in the recording.
-    SlowStart,
-    Drain,
-    BusyDrain,
-    Hung,
-    Dead,
-    Frozen,
-    Killed,
-    Rolling,
-    /// A route changes every second, on all nodes.
-    MediumReloads,
-    LargeReloads,
-}
-
-impl Event {
-    pub const ALL: [Event; 11] = [
-        Event::Start,
-        Event::SlowStart,
-        Event::Drain,
-        Event::BusyDrain,
-        Event::Hung,
-        Event::Dead,
-        Event::Frozen,
-        Event::Killed,
-        Event::Rolling,
-        Event::MediumReloads,
-        Event::LargeReloads,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Event::Start => "start",
-            Event::SlowStart => "start, the API takes 8 s",
-            Event::Drain => "graceful drain, idle",
-            Event::BusyDrain => "graceful drain, busy",
-            Event::Hung => "hung HAProxy, 20 s",
-            Event::Dead => "dead HAProxy, 20 s",
-            Event::Frozen => "frozen, 20 s",
-            Event::Killed => "kill -9",
-            Event::Rolling => "rolling update",
-            Event::MediumReloads => "reload, 3,000 routes",
-            Event::LargeReloads => "reload, 10,000 routes",
-        }
-    }
-
-    /// The size of the routers.
-    pub fn size(self) -> Size {
-        match self {
-            Event::MediumReloads => Size::MEDIUM,
-            Event::LargeReloads => Size::LARGE,
-            _ => Size::SMALL,
-        }
-    }
-
-    /// How long a router that starts waits for the API server.
-    pub fn api(self) -> f64 {
-        match self {
-            Event::SlowStart => 8.0,
-            _ => 0.0,
-        }
-    }
-
-    /// Whether this event goes differently for a profile than for `embedded`: `legacy`
-    /// starts, `sidecar` leaves and dies in its own way, and a rolling update shows both.
-    pub fn differs_in(self, profile: Profile) -> bool {
-        match profile {
-            Profile::Embedded => true,
-            Profile::Legacy => matches!(
-                self,
-                Event::Start | Event::SlowStart | Event::Killed | Event::Rolling
-            ),
-            Profile::Sidecar => matches!(
-                self,
-                Event::Drain | Event::BusyDrain | Event::Killed | Event::Rolling
-            ),
-        }
+        f.write_str(&format!("{self:?}").to_uppercase())
     }
 }
 
@@ -320,10 +196,12 @@ pub struct Network {
     _claim: TcpListener,
 }
 
+const HEALTHPORT: u16 = 18898;
+
 impl Network {
     /// Takes the first network that no other lab holds, from 127.0.1.x on.
     pub fn claim() -> Result<Network> {
-        let claim = |number| TcpListener::bind((host(number, CLAIM), HEALTHPORT));
+        let claim = |number| TcpListener::bind((host(number, 254), HEALTHPORT));
         let (number, claim) = (0..=254)
             .find_map(|number| Some((number, claim(number).ok()?)))
             .ok_or(format!(
@@ -335,7 +213,7 @@ impl Network {
             .all(|&port| TcpListener::bind((host(number, 1), port)).is_ok());
         Ok(Network {
             number,
-            offset: if usual { 0 } else { HIGH },
+            offset: if usual { 0 } else { 10_000 },
             _claim: claim,
         })
     }
@@ -363,10 +241,6 @@ impl Network {
     }
 }
 
-const CLAIM: u8 = 254;
-const HEALTHPORT: u16 = 18898;
-const HIGH: u16 = 10_000;
-
 fn host(network: u8, last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, network, 1, last))
 }
@@ -391,11 +265,16 @@ impl Ports {
         SocketAddr::new(self.host, 1936 + self.offset)
     }
 
-    pub fn healthport(self) -> SocketAddr {
-        SocketAddr::new(self.host, HEALTHPORT)
-    }
-
-    pub fn first_published(self) -> SocketAddr {
-        SocketAddr::new(self.host, HEALTHPORT + 1)
+    /// Where the switch's check connects.
+    pub fn checked(self, check: Check) -> SocketAddr {
+        match check {
+            Check::Traffic => self.http(),
+            Check::Stats | Check::Http => self.stats(),
+            Check::Healthport(..) => {
+                let hasty = HASTY.iter().position(|&hasty| hasty == check);
+                let offset = hasty.map_or(0, |position| position as u16 + 1);
+                SocketAddr::new(self.host, HEALTHPORT + offset)
+            }
+        }
     }
 }

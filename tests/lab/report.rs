@@ -5,39 +5,25 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::lab::Story;
-use crate::plan::{
-    Check, Event, FALL, FAST_INTERVAL, INTER, INTERVAL, Mode, PROBE_FALL, Result, Scale, TIMEOUT,
-};
-use crate::scenario::{Outcome, Phase};
+use crate::plan::{Check, DEFAULTS, FALL, FAST_INTERVAL, INTER, INTERVAL, Mode, Result, Scale};
+use crate::scenario::{Deed, Outcome, worst};
 use crate::switch::Failure;
 
-/// One run each on a real cluster, from the issue that asked for this lab.
-fn reference(phase: u32) -> &'static str {
-    match phase {
-        1 => "162,804, all 200",
-        2 => "112,472 of 200, 6 of 503, slowest 3.0 s",
-        3 => "113,253, all 200",
-        _ => "1,000,000, all 200",
-    }
-}
-
-pub fn phases(phases: &[Phase], scale: Scale) -> String {
+/// One row for each phase: its number, what came of it, what a real cluster counted.
+pub fn phases(phases: &[(u32, Outcome, &str)], scale: Scale) -> String {
     let mut table = "| Phase | Check of the switch | Answers of 200 | Failed | Slowest | Routers replaced | Time | A real cluster |
 |---|---|---:|---:|---:|---:|---:|---|\n"
         .to_string();
-    for phase in phases {
-        let summary = &phase.summary;
+    for (number, outcome, cluster) in phases {
         let _ = writeln!(
             table,
-            "| {} | {} | {} | {} | {:.1} s | {} | {:.0} s | {} |",
-            phase.number,
-            phase.check.name(),
-            thousands(summary.good()),
-            thousands(summary.failed()),
-            scale.real(summary.slowest),
-            phase.replaced,
-            phase.took,
-            reference(phase.number),
+            "| {number} | {} | {} | {} | {:.1} s | {} | {:.0} s | {cluster} |",
+            outcome.line.check,
+            thousands(outcome.summary.good()),
+            thousands(outcome.summary.failed()),
+            scale.real(outcome.summary.slowest),
+            outcome.turns.len(),
+            outcome.took,
         );
     }
     table
@@ -61,15 +47,14 @@ pub fn failures(failures: &[Failure], story: &Story, scale: Scale) -> String {
         let status = failure
             .status
             .map_or("no answer".to_string(), |status| status.to_string());
-        let place = match failure.node {
+        let node = failure.node.map(|node| (node, story.state_at(node, end)));
+        let place = match node {
             None => "no node left".to_string(),
-            Some(node) => match story.state_at(node, end) {
-                None => format!("node {}", node + 1),
-                Some((state, since)) => {
-                    let since = scale.real(end - since);
-                    format!("node {}, {state} for {since:.1} s", node + 1)
-                }
-            },
+            Some((node, None)) => format!("node {}", node + 1),
+            Some((node, Some((state, since)))) => {
+                let since = scale.real(end - since);
+                format!("node {}, {state} for {since:.1} s", node + 1)
+            }
         };
         let _ = writeln!(
             list,
@@ -89,55 +74,43 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
 |---|---|---|---:|---:|---:|---:|---:|---:|
 "
         .to_string();
-    let mut previous = None;
+    let mut previous: Option<&Outcome> = None;
     for http in outcomes.iter().filter(|o| o.line.mode == Mode::Http) {
-        let same = |o: &&Outcome| {
-            (o.event, o.profile, o.line.check) == (http.event, http.profile, http.line.check)
-        };
-        let all: Vec<_> = outcomes.iter().filter(same).collect();
-        let lost = |mode| {
-            let of = all.iter().find(|o| o.line.mode == mode);
-            of.map_or(String::new(), |o| {
-                let (failed, sum) = (o.summary.failed(), o.summary.good() + o.summary.failed());
-                match failed {
-                    0 => "0".to_string(),
-                    _ => format!("**{failed}** of {sum}"),
-                }
-            })
-        };
-        let slower = |time: fn(&Outcome) -> Option<f64>| {
-            let times = all.iter().map(|o| time(o));
-            times.reduce(|a, b| Some(a?.max(b?))).flatten()
-        };
-        let stopped = slower(|o| o.stopped).map_or("never".to_string(), |s| format!("{s:.1} s"));
-        let again = slower(|o| o.sent_again).map_or("-".to_string(), |s| match s {
+        let all = outcomes
+            .iter()
+            .filter(|o| o.beside(http) && o.line.check == http.line.check);
+        let lost = all.clone().map(|o| match o.summary.failed() {
+            0 => "0".to_string(),
+            failed => format!("**{failed}** of {}", failed + o.summary.good()),
+        });
+        let lost: Vec<_> = lost.collect();
+        let stopped = worst(all.clone().map(|o| o.stopped));
+        let mut stopped = stopped.map_or("never".to_string(), |s| format!("{s:.1} s"));
+        let again = worst(all.clone().map(|o| o.sent_again));
+        let mut again = again.map_or("-".to_string(), |s| match s {
             0.0.. => format!("{s:.1} s"),
             _ => format!("**{:.1} s before**", -s),
         });
-        let group = (http.event, http.profile);
-        let (event, profile) = match previous == Some(group) {
-            true => ("", ""),
-            false => (http.event.name(), http.profile.name()),
-        };
-        previous = Some(group);
-        // Nothing stops for a start, and nothing comes back after a reload.
-        let (stopped, again) = match http.event {
-            Event::Start | Event::SlowStart => ("-", &*again),
-            Event::MediumReloads | Event::LargeReloads => (&*stopped, "-"),
-            _ => (&*stopped, &*again),
-        };
-        let taken_out = http.taken_out.map(|count| match count {
+        // Nothing stops for a start, and nothing comes back while routes change.
+        match http.event.deed {
+            Deed::Start => stopped = "-".to_string(),
+            Deed::Change => again = "-".to_string(),
+            _ => {}
+        }
+        let taken_out = match all.map(|o| o.taken_out).sum() {
             0 => "0".to_string(),
-            _ => format!("**{count}**"),
-        });
+            count => format!("**{count}**"),
+        };
+        let (event, profile) = match previous.is_some_and(|previous| previous.beside(http)) {
+            true => ("", ""),
+            false => (http.event.name, http.profile.name()),
+        };
+        previous = Some(http);
         let _ = writeln!(
             table,
-            "| {event} | {profile} | {} | {} | {} | {} | {} | {stopped} | {again} |",
-            http.line.check.name(),
-            lost(Mode::Http),
-            lost(Mode::Tcp),
-            lost(Mode::NoRetry),
-            taken_out.join(" / "),
+            "| {event} | {profile} | {} | {} | {taken_out} | {stopped} | {again} |",
+            http.line.check,
+            lost.join(" | "),
         );
     }
     table
@@ -146,25 +119,23 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
 /// The requests that healthport's check lost and the HTTP check of the same event would
 /// not have: later after that had stopped sending than healthport takes to close on a
 /// bad answer. The two checks of the switch do not start together, which adds up to one
-/// `inter`. Where nothing answers, healthport is allowed its promised time and three
-/// checks of the switch.
+/// `inter`. Where nothing answers, healthport is allowed its promised time and the
+/// switch its checks.
 pub fn worse_than_http(outcomes: &[Outcome], scale: Scale) -> Vec<(&Outcome, &Failure)> {
-    let reaction = INTERVAL + f64::from(PROBE_FALL - 1) * FAST_INTERVAL;
-    let hang = INTERVAL + f64::from(PROBE_FALL) * TIMEOUT + f64::from(FALL) * INTER;
+    let Check::Healthport(timeout, fall) = DEFAULTS else {
+        return Vec::new();
+    };
+    let reaction = INTERVAL + f64::from(fall - 1) * FAST_INTERVAL;
+    let hang = INTERVAL + f64::from(fall) * timeout + f64::from(FALL) * INTER;
     let mut worse = Vec::new();
-    for ours in outcomes
-        .iter()
-        .filter(|o| o.line.check == Check::Healthport)
-    {
+    for ours in outcomes.iter().filter(|o| o.line.check == DEFAULTS) {
         let http = outcomes.iter().find(|o| {
-            (o.event, o.profile, o.line.mode) == (ours.event, ours.profile, ours.line.mode)
-                && o.line.check == Check::Http
+            o.beside(ours) && (o.line.check, o.line.mode) == (Check::Http, ours.line.mode)
         });
-        let allowed = http
-            .and_then(|http| http.stopped)
-            .map_or(f64::MAX, |stopped| stopped + reaction + INTER);
-        let allowed = match ours.event {
-            Event::Hung | Event::Frozen => allowed.max(hang),
+        let stopped = http.and_then(|http| http.stopped);
+        let allowed = stopped.map_or(f64::MAX, |stopped| stopped + reaction + INTER);
+        let allowed = match ours.event.deed {
+            Deed::Hang | Deed::Freeze => allowed.max(hang),
             _ => allowed,
         };
         for failure in &ours.failures {
@@ -179,7 +150,7 @@ pub fn worse_than_http(outcomes: &[Outcome], scale: Scale) -> Vec<(&Outcome, &Fa
 }
 
 /// Replaces what stands between the markers `<!-- NAME -->` and `<!-- /NAME -->`
-/// of a page.
+/// of a page, which is named from here.
 pub fn put(page: &str, name: &str, text: &str) -> Result<()> {
     let path = format!("{}/{page}", env!("CARGO_MANIFEST_DIR"));
     let failed = |error| format!("cannot rewrite {path}: {error}");

@@ -5,7 +5,7 @@
 //! route has changed, and 1936 asks HAProxy before it answers, as the real one does.
 //! `recorded` compares it with the answers of a real one.
 
-use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::consts::{SIGHUP, SIGTERM};
@@ -23,7 +23,7 @@ use signal_hook::flag;
 
 use crate::plan::{
     BACKEND_TIMEOUT, DRAIN, EXIT, LINGER, OPENS, Ports, Profile, RELOAD_INTERVAL, Result, SILENCE,
-    Scale, Size, State, now,
+    SIZES, Scale, Size, State, now,
 };
 use crate::process::Proc;
 
@@ -70,36 +70,21 @@ impl Spec {
         ]
     }
 
-    pub fn parse(args: &[String]) -> Option<Spec> {
-        let [
-            name,
-            host,
-            offset,
-            profile,
-            routes,
-            api,
-            maxconn,
-            scale,
-            hello,
-            dir,
-        ] = args
-        else {
-            return None;
-        };
-        let routes: u32 = routes.parse().ok()?;
+    pub fn parse(mut args: impl Iterator<Item = String>) -> Option<Spec> {
+        let name = args.next()?;
+        let (host, offset) = (args.next()?.parse().ok()?, args.next()?.parse().ok()?);
+        let (profile, routes) = (args.next()?, args.next()?.parse().ok()?);
+        let profile = Profile::ALL.into_iter().find(|p| p.name() == profile)?;
         Some(Spec {
-            name: name.clone(),
-            ports: Ports {
-                host: host.parse().ok()?,
-                offset: offset.parse().ok()?,
-            },
-            profile: Profile::ALL.into_iter().find(|p| p.name() == profile)?,
-            size: Size::ALL.into_iter().find(|size| size.routes == routes)?,
-            api: api.parse().ok()?,
-            maxconn: maxconn.parse().ok()?,
-            scale: Scale(scale.parse().ok()?),
-            hello: hello.parse().ok()?,
-            dir: dir.into(),
+            name,
+            ports: Ports { host, offset },
+            profile,
+            size: SIZES.into_iter().find(|size| size.routes == routes)?,
+            api: args.next()?.parse().ok()?,
+            maxconn: args.next()?.parse().ok()?,
+            scale: Scale(args.next()?.parse().ok()?),
+            hello: args.next()?.parse().ok()?,
+            dir: args.next()?.into(),
         })
     }
 
@@ -124,7 +109,7 @@ pub fn run(spec: &Spec) -> Result<()> {
     };
     thread::sleep(spec.scale.wait(OPENS));
     let endpoint = Endpoint::open(spec, &signals.term)?;
-    say(State::Starting.name());
+    say(State::Starting);
 
     if spec.profile == Profile::Legacy {
         traffic.start(false)?; // open, no routes yet: every request gets 503
@@ -139,7 +124,7 @@ pub fn run(spec: &Spec) -> Result<()> {
         wait(third);
         traffic.start(true)?;
         while !signals.stopped_within(TICK) && !backend_http(spec) {}
-        say(State::Ready.name());
+        say(State::Ready);
     }
     let mut changed = true; // what came while the first configuration was written
     while !signals.stopped_within(TICK) {
@@ -148,28 +133,28 @@ pub fn run(spec: &Spec) -> Result<()> {
         if changed && last.elapsed() >= spec.scale.wait(RELOAD_INTERVAL) {
             changed = false;
             last = Instant::now();
-            say(State::Reload.name());
+            say(State::Reload);
             let (least, most) = spec.size.write;
             endpoint.write(spec.scale.wait(least + (most - least) * fastrand::f64()));
             traffic.start(true)?;
-            say(State::Ready.name());
+            say(State::Ready);
         }
     }
 
     // A router that drains ignores changes of routes.
-    say(State::Drain1.name());
+    say(State::Drain1);
     thread::sleep(spec.scale.wait(DRAIN));
     match traffic {
         Traffic::Sidecar(_) => {
             thread::sleep(spec.scale.wait(EXIT));
             endpoint.close();
-            say(State::SidecarTail.name());
+            say(State::SidecarTail);
             thread::sleep(spec.scale.wait(EXIT));
             traffic.soft_stop()?;
         }
         Traffic::Own(ref mut haproxy) => {
             haproxy.soft_stop();
-            say(State::Drain2.name());
+            say(State::Drain2);
             haproxy.linger();
             thread::sleep(spec.scale.wait(EXIT));
         }
@@ -207,7 +192,7 @@ fn die_with_parent() -> Result<()> {
 }
 
 /// Writes one line for the lab, with the time.
-fn say(word: &str) {
+fn say(word: impl Display) {
     // A lab that no longer reads this is about to kill us.
     let _ = writeln!(io::stdout(), "{:.3} {word}", now());
 }
@@ -314,7 +299,7 @@ impl Haproxy<'_> {
             ]);
         }
         let name = format!("{}-haproxy", spec.name);
-        let mut haproxy = Proc::spawn(&spec.dir, &name, OsStr::new("haproxy"), &args)?;
+        let mut haproxy = Proc::spawn(&spec.dir, &name, "haproxy".as_ref(), &args)?;
         // It answers on its socket once it has told the last one to stop.
         let id = haproxy.id().as_raw_nonzero();
         let own = format!("\nPid: {id}\n");
@@ -322,7 +307,7 @@ impl Haproxy<'_> {
             haproxy.must_run()?;
             thread::sleep(TICK);
         }
-        say(&format!("haproxy {id}"));
+        say(format!("haproxy {id}"));
         self.running.push(haproxy);
         Ok(())
     }
@@ -485,8 +470,7 @@ fn serve(client: &TcpStream, profile: Profile, good: impl Fn(&str) -> bool) -> i
         has_host |= line.starts_with("host:");
         if line.is_empty() {
             let (status, body) = answer(&request, has_host, profile, good);
-            let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            let date = date(since.unwrap_or_default().as_secs());
+            let date = httpdate::fmt_http_date(SystemTime::now());
             // Every answer ends its connection. The real router keeps it open, but no
             // client here uses one twice.
             let mut client = client;
@@ -558,40 +542,51 @@ pub fn answer(
     }
 }
 
-/// Seconds since 1970 as an HTTP date: "Tue, 24 Nov 2026 21:56:44 GMT".
-pub fn date(seconds: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb",
-    ];
-    let days = seconds / 86_400;
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    // Years that begin in March have the leap day at their end. From 1970-01-01 to
-    // 2000-03-01 it is 11,017 days. This is right from then until 2100.
-    let since = days - 11_017;
-    let year = (4 * since + 3) / 1461;
-    let of_year = since - year * 1461 / 4;
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    format!(
-        "{}, {day:02} {} {} {hour:02}:{minute:02}:{second:02} GMT",
-        DAYS[(days % 7) as usize],
-        MONTHS[month as usize],
-        2000 + year + u64::from(month > 9),
-    )
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    Refused,
+    Silent,
+    /// Status and body.
+    Answer(String, String),
+    /// No connection, or one that was cut.
+    Cut,
+}
+
+/// Sends a GET and waits for so long.
+pub fn ask(address: SocketAddr, path: &str, host: &str, limit: Duration) -> Said {
+    let end = Instant::now() + limit;
+    let talk = || {
+        let mut stream = TcpStream::connect_timeout(&address, limit)?;
+        let left = end.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        let mut text = String::new();
+        match stream.read_to_string(&mut text) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            read => read.map(|_| Some(text)),
+        }
+    };
+    match talk() {
+        Ok(Some(text)) => match (text.get(9..12), text.split_once("\r\n\r\n")) {
+            (Some(status), Some((_, body))) => Said::Answer(status.into(), body.into()),
+            _ => Said::Cut,
+        },
+        Ok(None) => Said::Silent,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Said::Refused,
+        // A SYN that was dropped, for one: the backlog is full, or the listener was just
+        // being closed.
+        Err(_) => Said::Cut,
+    }
 }
 
 /// Whether HAProxy answers on port 80 within 2 s. If it is stuck, 1936 says 500 after
 /// that time.
 fn backend_http(spec: &Spec) -> bool {
     let limit = spec.scale.wait(BACKEND_TIMEOUT);
-    let agent = ureq::Agent::config_builder()
-        .proxy(None)
-        .timeout_global(Some(limit))
-        .build()
-        .new_agent();
-    let url = format!("http://{}{MONITOR}", spec.ports.http());
-    agent.get(&url).call().is_ok()
+    let said = ask(spec.ports.http(), MONITOR, "localhost", limit);
+    matches!(said, Said::Answer(status, _) if status == "200")
 }
 
 /// HAProxy's `show info`, which it answers beyond maxconn too.

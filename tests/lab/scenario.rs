@@ -1,108 +1,118 @@
-//! What the lab does with its parts, the four phases and the events of the matrix, and
-//! what it reads from the story afterwards.
+//! What happens in the lab: the table of events, how each is played, and what is read
+//! from the story afterwards.
 
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use crate::lab::{Belief, Lab, NODES, Setup, Story};
+use crate::lab::{Belief, Lab, NODES, Story};
 use crate::load::{Push, Summary};
-use crate::plan::{Check, Event, MIN_READY, Mode, Profile, Result, State, now};
-use crate::switch::{Failure, INTERS, Line};
+use crate::plan::{
+    CHECKS, Check, DEFAULTS, HASTY, MIN_READY, Mode, Profile, R3000, R10000, R30000, R50000,
+    Result, SMALL, Size, State, now,
+};
+use crate::switch::{Failure, Line};
+
+/// What happens to a router, or to all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    Start,
+    Drain,
+    BusyDrain,
+    Hang,
+    Die,
+    Freeze,
+    Kill,
+    /// Router after router is replaced.
+    Roll,
+    /// A route changes every second, on all nodes.
+    Change,
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Event {
+    pub name: &'static str,
+    pub deed: Deed,
+    /// The size of the routers.
+    pub size: Size,
+    /// How long a router that starts waits for the API server.
+    pub api: f64,
+    /// The profiles in which it goes its own way.
+    pub profiles: &'static [Profile],
+}
+
+use Deed::{BusyDrain, Change, Die, Drain, Freeze, Hang, Kill, Roll, Start};
+use Profile::{Embedded, Legacy, Sidecar};
+
+const fn event(
+    name: &'static str,
+    deed: Deed,
+    size: Size,
+    api: f64,
+    profiles: &'static [Profile],
+) -> Event {
+    Event {
+        name,
+        deed,
+        size,
+        api,
+        profiles,
+    }
+}
+
+/// `legacy` starts, `sidecar` leaves and dies in its own way, and a rolling update shows
+/// both.
+pub const EVENTS: [Event; 13] = [
+    event("start", Start, SMALL, 0.0, &[Embedded, Legacy]),
+    // As in the recording.
+    event("start, API late", Start, SMALL, 8.0, &[Embedded, Legacy]),
+    event("drain", Drain, SMALL, 0.0, &[Embedded, Sidecar]),
+    event("busy drain", BusyDrain, SMALL, 0.0, &[Embedded, Sidecar]),
+    event("hung HAProxy", Hang, SMALL, 0.0, &[Embedded]),
+    event("dead HAProxy", Die, SMALL, 0.0, &[Embedded]),
+    event("frozen", Freeze, SMALL, 0.0, &[Embedded]),
+    event("kill -9", Kill, SMALL, 0.0, &Profile::ALL),
+    event("rolling update", Roll, SMALL, 0.0, &Profile::ALL),
+    event("3,000 routes change", Change, R3000, 0.0, &[Embedded]),
+    event("10,000 routes change", Change, R10000, 0.0, &[Embedded]),
+    event("30,000 routes change", Change, R30000, 0.0, &[Embedded]),
+    event("50,000 routes change", Change, R50000, 0.0, &[Embedded]),
+];
+
+/// The event of a deed that has only one.
+pub fn the(deed: Deed) -> &'static Event {
+    let event = EVENTS.iter().find(|event| event.deed == deed);
+    event.expect("every deed is in the table")
+}
+
+/// The phases: number, check, and what one run on a real cluster counted, by the issue
+/// that asked for this lab.
+pub const PHASES: [(u32, Check, &str); 5] = [
+    (1, Check::Http, "162,804, all 200"),
+    (2, Check::Stats, "112,472 of 200, 6 of 503, slowest 3.0 s"),
+    (2, Check::Traffic, "-"),
+    (3, DEFAULTS, "113,253, all 200"),
+    (4, DEFAULTS, "1,000,000, all 200"),
+];
 
 /// From the end of the old pod to the exec of the new one on the same node: API
 /// server, scheduler, container start (inferred: a few seconds).
 const NEW_POD: f64 = 5.0;
 
-/// How long a broken router stays broken. The slowest checks need 13 s to notice: two
-/// timeouts of healthport and then three bad checks, or three timeouts of an HTTP check.
-const BROKEN: f64 = 20.0;
+/// How long a broken router stays broken. The slowest check needs 25 s to notice: two
+/// timeouts of healthport after its interval, and then two checks of the switch.
+const BROKEN: f64 = 30.0;
 
-/// From ready to the next event: healthport's probe comes within 1 s, and rise 2 with
-/// inter 2 s takes up to 4 s more.
+/// From ready to the next event: healthport's probe comes within 1 s, and the switch's
+/// check within 2 s more.
 const RETURNED: f64 = 10.0;
 
-/// How many times a route changes in a storm, once a second.
+/// How many times a route changes, once a second.
 const CHANGES: u32 = 120;
 
 /// A node counts as healthy once it has been ready for so long: by then no check still
 /// goes by an older answer, and healthport has opened.
 const HEALTHY: f64 = 5.0;
-
-/// A phase's result.
-#[derive(Debug)]
-pub struct Phase {
-    pub number: u32,
-    pub check: Check,
-    pub command: String,
-    pub summary: Summary,
-    pub story: Story,
-    pub replaced: u32,
-    /// Seconds on the clock.
-    pub took: f64,
-}
-
-/// The rows of the phases' table: number, check.
-pub const PHASES: [(u32, Check); 5] = [
-    (1, Check::Http),
-    (2, Check::Stats),
-    (2, Check::Traffic),
-    (3, Check::Healthport),
-    (4, Check::Healthport),
-];
-
-/// Runs one phase. 1 to 3 replace every router once; 4 repeats the rolling update until
-/// hey has its number of answers, or runs it once if there is no number.
-pub fn phase(number: u32, check: Check, mut setup: Setup, push: Push) -> Result<Phase> {
-    let mode = Mode::Http;
-    setup.lines = vec![Line { check, mode }];
-    setup.title = setup
-        .title
-        .map(|_| format!("phase {number}, {}", check.name()));
-    let mut lab = Lab::open(setup)?;
-    let start = now();
-    lab.load(push)?;
-    let command = lab.load_commands().join("");
-    lab.pause(RETURNED)?;
-    let rest = if number == 4 { MIN_READY } else { RETURNED };
-    let mut replaced = 0;
-    loop {
-        for node in 0..NODES {
-            replace(&mut lab, node, rest)?;
-            replaced += 1;
-            if push.requests.is_some() && lab.load_has_ended() {
-                break;
-            }
-        }
-        if push.requests.is_none() || lab.load_has_ended() {
-            break;
-        }
-    }
-    let summary = lab.unload()?.remove(0);
-    Ok(Phase {
-        number,
-        check,
-        command,
-        summary,
-        story: lab.story.clone(),
-        replaced,
-        took: now() - start,
-    })
-}
-
-/// Deletes a pod and starts its successor; some time later a route changes.
-fn replace(lab: &mut Lab, node: usize, rest: f64) -> Result<Turn> {
-    let at = now();
-    lab.delete(node);
-    lab.reach(node, State::Gone)?;
-    lab.pause(NEW_POD)?;
-    lab.start(node)?;
-    lab.reach(node, State::Ready)?;
-    let ready = ready_since(lab, node);
-    lab.pause(rest / 2.0)?;
-    lab.change_route(node);
-    lab.pause(rest / 2.0)?;
-    Ok(Turn { node, at, ready })
-}
 
 /// What happened to one node during an event: when, and when it was ready again.
 #[derive(Debug, Clone, Copy)]
@@ -112,106 +122,119 @@ pub struct Turn {
     pub ready: f64,
 }
 
-/// A row of the matrix for one line.
+/// What an event did to one line.
 #[derive(Debug)]
 pub struct Outcome {
-    pub event: Event,
+    pub event: &'static Event,
     pub profile: Profile,
     pub line: Line,
+    /// The load, as it was started.
+    pub command: String,
     pub summary: Summary,
     pub failures: Vec<Failure>,
     pub turns: Vec<Turn>,
+    /// Seconds on the clock.
+    pub took: f64,
     /// Real seconds from the event until the switch stopped sending, in the worst turn;
     /// nothing if it never did.
     pub stopped: Option<f64>,
     /// Real seconds from ready until it sent again; negative if it did so before.
     pub sent_again: Option<f64>,
-    /// How often the watches with this check took a healthy node out, by [`INTERS`].
-    pub taken_out: [usize; INTERS.len()],
+    /// How often the switch took a healthy node out.
+    pub taken_out: usize,
+}
+
+impl Outcome {
+    /// Whether it is about another line of the same event.
+    pub fn beside(&self, other: &Outcome) -> bool {
+        (self.event.name, self.profile) == (other.event.name, other.profile)
+    }
+}
+
+/// The lines on which the matrix shows an event: every check in every mode. Only where
+/// routes change does the patience of healthport matter.
+pub fn lines(event: &Event) -> Vec<Line> {
+    let hasty = HASTY.iter().filter(|_| event.deed == Change);
+    let modes = [Mode::Http, Mode::Tcp, Mode::NoRetry];
+    let checks = CHECKS.iter().chain(hasty);
+    checks
+        .flat_map(|&check| modes.map(|mode| Line { check, mode }))
+        .collect()
 }
 
 /// Makes an event happen in a running lab, under load on all its lines at once: all
 /// checks see the same router at the same time.
-pub fn happen(lab: &mut Lab, event: Event, push: Push) -> Result<Vec<Outcome>> {
+pub fn happen(lab: &mut Lab, event: &'static Event, push: Push) -> Result<Vec<Outcome>> {
     let first = lab.story.failures.len();
-    lab.setup.api = event.api();
-    if matches!(event, Event::Start | Event::SlowStart) {
+    lab.setup.api = event.api;
+    if event.deed == Start {
         lab.kill(0)?;
         lab.pause(BROKEN)?;
     }
     lab.load(push)?;
     let start = now();
     lab.pause(RETURNED)?;
-    let turns = play(lab, event)?;
+    let turns = play(lab, event, push)?;
     lab.settle()?;
     lab.pause(RETURNED)?;
-    let summaries = lab.unload()?;
-    let lines = lab.setup.lines.clone();
+    let loads = lab.unload()?;
     let scale = lab.setup.scale;
-    let outcome = |(number, (line, summary)): (usize, (Line, Summary))| {
+    let lines = lab.setup.lines.iter().zip(loads).enumerate();
+    let outcome = |(number, (&line, (command, summary)))| {
         let reactions = turns
             .iter()
             .map(|turn| reaction(&lab.story.beliefs, number, *turn));
         let (stopped, sent_again): (Vec<_>, Vec<_>) = reactions.unzip();
         let failures = lab.story.failures[first..].iter();
+        let healthy = scale.wait(HEALTHY).as_secs_f64();
         Outcome {
             event,
             profile: lab.setup.profile,
             line,
+            command,
             summary,
             failures: failures.filter(|f| f.line == number).cloned().collect(),
             turns: turns.clone(),
-            stopped: worst(&stopped).map(|time| scale.real(time)),
-            sent_again: worst(&sent_again).map(|time| scale.real(time)),
-            taken_out: taken_out(
-                &lab.story,
-                line.check,
-                start,
-                scale.wait(HEALTHY).as_secs_f64(),
-            ),
+            took: now() - start,
+            stopped: worst(stopped).map(|time| scale.real(time)),
+            sent_again: worst(sent_again).map(|time| scale.real(time)),
+            taken_out: taken_out(&lab.story, number, start, healthy),
         }
     };
-    Ok(lines
-        .into_iter()
-        .zip(summaries)
-        .enumerate()
-        .map(outcome)
-        .collect())
+    Ok(lines.map(outcome).collect())
 }
 
-fn play(lab: &mut Lab, event: Event) -> Result<Vec<Turn>> {
-    let node = 0;
-    if event == Event::Rolling {
-        return (0..NODES)
-            .map(|node| replace(lab, node, MIN_READY))
-            .collect();
-    }
-    let at = now();
-    if matches!(event, Event::MediumReloads | Event::LargeReloads) {
-        storm(lab, CHANGES)?;
-        let ready = now();
-        return Ok((0..NODES).map(|node| Turn { node, at, ready }).collect());
-    }
-    match event {
-        Event::Start | Event::SlowStart => {}
-        Event::Rolling | Event::MediumReloads | Event::LargeReloads => {}
-        Event::Drain => drain(lab, node, None)?,
-        Event::BusyDrain => {
+fn play(lab: &mut Lab, event: &Event, push: Push) -> Result<Vec<Turn>> {
+    let (node, at) = (0, now());
+    match event.deed {
+        Start => {}
+        Drain => drain(lab, node, None)?,
+        BusyDrain => {
             let client = lab.busy_client(node)?;
             drain(lab, node, Some(client))?;
         }
-        Event::Hung => lab.hang(node),
-        Event::Dead => lab.break_haproxy(node),
-        Event::Frozen => lab.freeze(node),
-        Event::Killed => lab.kill(node)?,
+        Hang => lab.hang(node),
+        Die => lab.break_haproxy(node),
+        Freeze => lab.freeze(node),
+        Kill => lab.kill(node)?,
+        Roll => return roll(lab, push),
+        Change => {
+            for _ in 0..CHANGES {
+                (0..NODES).for_each(|node| lab.change_route(node));
+                lab.pause(1.0)?;
+            }
+            let ready = now();
+            let turn = |node| Turn { node, at, ready };
+            return Ok((0..NODES).map(turn).collect());
+        }
     }
-    if !matches!(event, Event::Start | Event::SlowStart) {
+    if event.deed != Start {
         lab.pause(BROKEN)?;
     }
-    if matches!(event, Event::Hung | Event::Frozen) {
+    if matches!(event.deed, Hang | Freeze) {
         lab.thaw(node);
     } else {
-        if event == Event::Dead {
+        if event.deed == Die {
             lab.kill(node)?; // the kubelet, once liveness has failed
         }
         lab.start(node)?;
@@ -221,21 +244,29 @@ fn play(lab: &mut Lab, event: Event) -> Result<Vec<Turn>> {
     Ok(vec![Turn { node, at, ready }])
 }
 
-/// Changes a route every second, on every router.
-pub fn storm(lab: &mut Lab, changes: u32) -> Result<()> {
-    for _ in 0..changes {
-        for node in 0..NODES {
-            lab.change_route(node);
+/// Replaces router after router: each once, or until the load has its answers.
+fn roll(lab: &mut Lab, push: Push) -> Result<Vec<Turn>> {
+    let mut turns = Vec::new();
+    for node in (0..NODES).cycle() {
+        let at = now();
+        drain(lab, node, None)?;
+        lab.pause(NEW_POD)?;
+        lab.start(node)?;
+        lab.reach(node, State::Ready)?;
+        let ready = ready_since(lab, node);
+        turns.push(Turn { node, at, ready });
+        lab.pause(MIN_READY / 2.0)?;
+        lab.change_route(node);
+        lab.pause(MIN_READY / 2.0)?;
+        let done = match push.requests {
+            Some(_) => lab.load_has_ended(),
+            None => turns.len() == NODES,
+        };
+        if done {
+            break;
         }
-        lab.pause(1.0)?;
     }
-    Ok(())
-}
-
-/// When the router said it, not when the lab read it.
-fn ready_since(lab: &Lab, node: usize) -> f64 {
-    let state = lab.story.state_at(node, f64::MAX);
-    state.map_or_else(now, |(_, since)| since)
+    Ok(turns)
 }
 
 fn drain(lab: &mut Lab, node: usize, client: Option<Arc<TcpStream>>) -> Result<()> {
@@ -245,16 +276,21 @@ fn drain(lab: &mut Lab, node: usize, client: Option<Arc<TcpStream>>) -> Result<(
     Ok(())
 }
 
+/// When the router said it, not when the lab read it.
+fn ready_since(lab: &Lab, node: usize) -> f64 {
+    let state = lab.story.state_at(node, f64::MAX);
+    state.map_or_else(now, |(_, since)| since)
+}
+
 /// Seconds from the event until the switch stopped sending, and from ready until it sent
 /// again. For the latter the last time counts: a check that a start deceives sends
 /// before the router is ready.
 pub fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Option<f64>) {
-    let later: Vec<_> = beliefs
+    let mut later = beliefs
         .iter()
-        .filter(|b| b.line == line && b.node == turn.node && b.at >= turn.at)
-        .collect();
-    let stopped = later.iter().find(|b| !b.up && b.at < turn.ready);
-    let again = later.iter().rev().find(|b| b.up);
+        .filter(|b| b.line == line && b.node == turn.node && b.at >= turn.at);
+    let again = later.clone().rev().find(|b| b.up);
+    let stopped = later.find(|b| !b.up && b.at < turn.ready);
     (
         stopped.map(|b| b.at - turn.at),
         again.map(|b| b.at - turn.ready),
@@ -262,20 +298,16 @@ pub fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Op
 }
 
 /// The longest time; nothing if one of them is missing.
-fn worst(times: &[Option<f64>]) -> Option<f64> {
-    let longest = times.iter().copied().reduce(|a, b| Some(a?.max(b?)));
+pub fn worst(times: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
+    let longest = times.into_iter().reduce(|a, b| Some(a?.max(b?)));
     longest.flatten()
 }
 
-/// How often the watches with a check took a node out although its router had long been
-/// ready.
-pub fn taken_out(story: &Story, check: Check, start: f64, long: f64) -> [usize; INTERS.len()] {
-    let mut counts = [0; INTERS.len()];
-    for &(at, watch) in &story.downs {
-        let ready = story.ready_for(watch.node, at);
-        if watch.check == check && at >= start && ready.is_some_and(|time| time >= long) {
-            counts[watch.inter] += 1;
-        }
-    }
-    counts
+/// How often the switch took a node out although its router had been ready for
+/// `healthy` seconds.
+pub fn taken_out(story: &Story, line: usize, start: f64, healthy: f64) -> usize {
+    let downs = story.beliefs.iter().filter(|b| !b.up && b.at >= start);
+    let of_line = downs.filter(|b| b.line == line);
+    let ready = of_line.filter_map(|b| story.ready_for(b.node, b.at));
+    ready.filter(|&time| time >= healthy).count()
 }

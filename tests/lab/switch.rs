@@ -1,7 +1,5 @@
 //! The switch: one real HAProxy with a port for every line under test. Its stats socket
-//! says what it believes of each node, its log every request that it lost. It can also
-//! have watches: backends without traffic that check at other intervals and phases, to
-//! see what such checks would do.
+//! says what it believes of each node, its log every request that it lost.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,16 +13,11 @@ use crate::plan::{Check, FALL, INTER, Mode, Ports, RISE, Result, Scale};
 use crate::process::{Proc, Tail};
 
 /// One way through the switch: a check, and how traffic is forwarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Line {
     pub check: Check,
     pub mode: Mode,
 }
-
-/// Between two checks of a watch, in real seconds. Up after 2, down after 3, as the lines.
-pub const INTERS: [u32; 3] = [2, 5, 10];
-/// How many watches with the same interval check a node, one after the other.
-const PHASES: u32 = 4;
 
 /// A running switch.
 #[derive(Debug)]
@@ -64,13 +57,10 @@ impl Switch {
         Ok(rows(&text?))
     }
 
-    /// Since the last call: the requests that failed, and the watches that took a node
-    /// out.
-    pub fn news(&mut self) -> Result<(Vec<Failure>, Vec<Watch>)> {
+    /// The requests that failed since the last call.
+    pub fn failures(&mut self) -> Result<Vec<Failure>> {
         let lines = self.log.lines()?;
-        let failures = lines.iter().filter_map(|line| failure(line));
-        let downs = lines.iter().filter_map(|line| down(line));
-        Ok((failures.collect(), downs.collect()))
+        Ok(lines.iter().filter_map(|line| failure(line)).collect())
     }
 }
 
@@ -90,7 +80,6 @@ fn socket(dir: &Path) -> PathBuf {
 pub fn config(
     dir: &Path,
     lines: &[Line],
-    watches: bool,
     port: impl Fn(usize) -> SocketAddr,
     nodes: &[Ports],
     scale: Scale,
@@ -134,50 +123,19 @@ defaults
 ",
             port(number)
         );
-        config += &servers(line.check, nodes.iter().enumerate());
-    }
-    // HAProxy spreads the first checks of all its servers over the interval, in the
-    // order of the file. Watches of one kind are far apart in the file, so that each of
-    // the twelve has its own phase.
-    let phases = if watches { PHASES } else { 0 };
-    for (phase, node) in (0..phases).flat_map(|phase| (0..nodes.len()).map(move |n| (phase, n))) {
-        for (number, check) in Check::ALL.into_iter().enumerate() {
-            for inter in INTERS {
-                config += &format!(
-                    "backend watch.{number}.{inter}.{node}.{phase}
-  default-server inter {}ms
-",
-                    scale.millis(f64::from(inter))
-                );
-                config += &servers(check, nodes.iter().enumerate().skip(node).take(1));
-            }
+        config += match line.check {
+            Check::Traffic | Check::Stats => "",
+            Check::Http => "  option httpchk GET /healthz/ready\n  http-check expect status 200\n",
+            // HAProxy's plain check is half-open: SYN, SYN-ACK, RST. healthport never
+            // sees it, and so would never count it.
+            Check::Healthport(..) => "  option tcp-check\n  tcp-check connect linger\n",
+        };
+        for (node, ports) in nodes.iter().enumerate() {
+            let (http, port) = (ports.http(), ports.checked(line.check).port());
+            config += &format!("  server {node} {http} check port {port}\n");
         }
     }
     config
-}
-
-/// How a check asks the nodes.
-fn servers<'a>(check: Check, nodes: impl Iterator<Item = (usize, &'a Ports)>) -> String {
-    let mut servers = match check {
-        Check::Http => {
-            "  option httpchk GET /healthz/ready\n  http-check expect status 200\n".to_string()
-        }
-        _ => String::new(),
-    };
-    for (node, ports) in nodes {
-        let port = match check {
-            Check::Traffic => ports.http(),
-            Check::Stats | Check::Http => ports.stats(),
-            Check::Healthport => ports.healthport(),
-            Check::FirstPublished => ports.first_published(),
-        };
-        servers += &format!(
-            "  server {node} {} check port {}\n",
-            ports.http(),
-            port.port()
-        );
-    }
-    servers
 }
 
 /// One row of `show stat`: a server, or the frontend of a line.
@@ -269,28 +227,5 @@ pub fn failure(line: &str) -> Option<Failure> {
         why: why.to_string(),
         at: at.parse().ok()?,
         took: took.parse::<f64>().ok()? / 1000.0,
-    })
-}
-
-/// A watch has taken a node out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Watch {
-    pub check: Check,
-    /// Its place in [`INTERS`].
-    pub inter: usize,
-    pub node: usize,
-}
-
-/// Reads a line of the switch's log; nothing if it says something else.
-pub fn down(line: &str) -> Option<Watch> {
-    let (name, _) = line.strip_prefix("Server watch.")?.split_once(" is DOWN")?;
-    let (watch, node) = name.split_once('/')?;
-    let mut numbers = watch.split('.');
-    let check = *Check::ALL.get(numbers.next()?.parse::<usize>().ok()?)?;
-    let inter: u32 = numbers.next()?.parse().ok()?;
-    Some(Watch {
-        check,
-        inter: INTERS.iter().position(|&known| known == inter)?,
-        node: node.parse().ok()?,
     })
 }

@@ -199,7 +199,7 @@ fn matrix(run: &Run) -> Result<()> {
         let events = wanted().filter(|e| e.profiles.contains(&profile) && e.size == size);
         let mut lab: Option<Lab> = None;
         for event in events {
-            let title = format!("{}, {}", event.name, profile.name());
+            let title = format!("{}, {}", event.name, profile);
             let lab = match &mut lab {
                 Some(lab) => lab,
                 none => none.insert(Lab::open(Setup {
@@ -234,7 +234,7 @@ fn matrix(run: &Run) -> Result<()> {
     }
     let worse = report::worse_than_http(&outcomes, scale);
     for (outcome, failure) in &worse {
-        let (event, profile) = (outcome.event.name, outcome.profile.name());
+        let (event, profile) = (outcome.event.name, outcome.profile);
         println!("lost by healthport, not by the HTTP check: {event}, {profile}: {failure:?}");
     }
     match worse.len() {

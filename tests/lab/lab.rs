@@ -2,7 +2,6 @@
 //! says, and records what happens in the story.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -20,9 +19,9 @@ use crate::plan::{
     Check, DEFAULTS, FAST_INTERVAL, INTERVAL, Mode, Network, Ports, Profile, Result, SILENCE,
     SMALL, Scale, Size, State, now,
 };
-use crate::process::{Proc, Tail, check_tools};
+use crate::process::{Proc, Tail, check_tools, haproxy};
 use crate::router::{ROUTE, Spec};
-use crate::switch::{self, Failure, Line, Switch};
+use crate::switch::{self, Belief, Failure, Line};
 
 /// The root of healthport's own sources.
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -82,7 +81,7 @@ impl Setup {
             lines: checks.iter().map(|&check| Line { check, mode }).collect(),
             size: SMALL,
             api: 0.0,
-            maxconn: 0,
+            maxconn: 1000,
             title: None,
             interrupted: Arc::default(),
         }
@@ -95,15 +94,6 @@ pub struct Story {
     pub states: Vec<(f64, usize, State)>,
     pub beliefs: Vec<Belief>,
     pub failures: Vec<Failure>,
-}
-
-/// The switch began or stopped sending requests to a node.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Belief {
-    pub at: f64,
-    pub line: usize,
-    pub node: usize,
-    pub up: bool,
 }
 
 impl Story {
@@ -164,7 +154,8 @@ pub struct Lab {
     pub story: Story,
     // They are dropped in this order: the load ends first, the files last.
     loads: Vec<Load>,
-    switch: Switch,
+    switch: Proc,
+    log: Tail,
     nodes: Vec<Node>,
     hello: Proc,
     network: Network,
@@ -186,12 +177,7 @@ impl Lab {
             eprintln!("lab on {}x in {}", network.prefix(), dir.0.display());
         }
 
-        let config = dir.0.join("hello.cfg");
-        let hello = hello(network.hello());
-        fs::write(&config, hello).map_err(|error| format!("cannot write {config:?}: {error}"))?;
-        let args = [OsStr::new("-db"), OsStr::new("-f"), config.as_os_str()];
-        let hello = Proc::spawn(&dir.0, "hello", OsStr::new("haproxy"), args)?;
-
+        let hello = haproxy(&dir.0, "hello", &hello(network.hello()))?;
         let healthport = healthport()?;
         let mut nodes = Vec::new();
         for number in 0..NODES {
@@ -207,11 +193,20 @@ impl Lab {
         }
         let ports: Vec<_> = nodes.iter().map(|node| node.ports).collect();
         let line = |line| network.switch(line);
-        let config = switch::config(&dir.0, &setup.lines, line, &ports, setup.scale);
+        let config = switch::config(&setup.lines, line, &ports, setup.scale);
+        // HAProxy sends to a server until its checks fail, and says so only then.
+        let (at, up) = (now(), true);
+        let beliefs = (0..setup.lines.len())
+            .flat_map(|line| (0..NODES).map(move |node| Belief { at, line, node, up }))
+            .collect();
         let mut lab = Lab {
-            switch: Switch::start(&dir.0, &config)?,
+            switch: haproxy(&dir.0, "switch", &config)?,
+            log: Tail::open(&dir.0.join("switch.out"))?,
             setup,
-            story: Story::default(),
+            story: Story {
+                beliefs,
+                ..Story::default()
+            },
             loads: Vec::new(),
             nodes,
             hello,
@@ -219,13 +214,14 @@ impl Lab {
             dir,
             shown: Instant::now(),
         };
-        lab.wait_for("the switch", 5.0, |lab| lab.switch.stats().is_ok())?;
         for node in 0..NODES {
             lab.start(node)?;
         }
         for node in 0..NODES {
             lab.reach(node, State::Ready)?;
         }
+        // By then a check that fails has taken its node out.
+        lab.pause(10.0)?;
         lab.settle()?;
         Ok(lab)
     }
@@ -339,16 +335,13 @@ impl Lab {
     /// until it is dropped.
     pub fn busy_client(&self, node: usize) -> Result<Arc<TcpStream>> {
         let address = self.ports(node).http();
-        let request =
-            format!("POST /hold HTTP/1.1\r\nHost: {ROUTE}\r\nContent-Length: 1000\r\n\r\n");
+        let head = format!("POST /hold HTTP/1.1\r\nHost: {ROUTE}\r\nContent-Length: 1000\r\n\r\n");
         let client = TcpStream::connect(address)
-            .and_then(|mut client| client.write_all(request.as_bytes()).map(|()| client))
+            .and_then(|mut client| client.write_all(head.as_bytes()).map(|()| client))
             .map_err(|error| format!("cannot keep {address} busy: {error}"))?;
         let client = Arc::new(client);
-        let (held, pause) = (
-            Arc::downgrade(&client),
-            self.setup.scale.wait(SILENCE / 10.0),
-        );
+        let held = Arc::downgrade(&client);
+        let pause = self.setup.scale.wait(SILENCE / 10.0);
         thread::spawn(move || {
             let write = |client: Arc<TcpStream>| client.as_ref().write_all(b"x");
             while held.upgrade().is_some_and(|client| write(client).is_ok()) {
@@ -378,16 +371,11 @@ impl Lab {
 
     /// One hey for each line.
     pub fn load(&mut self, push: Push) -> Result<()> {
+        let (dir, scale) = (&self.dir.0, self.setup.scale);
         for (number, line) in self.setup.lines.iter().enumerate() {
-            let target = self.network.switch(number);
-            self.loads.push(Load::start(
-                &self.dir.0,
-                &format!("hey{number}"),
-                target,
-                line.mode,
-                push,
-                self.setup.scale,
-            )?);
+            let (name, target) = (format!("hey{number}"), self.network.switch(number));
+            let load = Load::start(dir, &name, target, line.mode, push, scale)?;
+            self.loads.push(load);
         }
         Ok(())
     }
@@ -432,7 +420,7 @@ impl Lab {
         })
     }
 
-    /// Waits until the switch has checked every node on every line and sends to it.
+    /// Waits until the switch sends to every node on every line.
     pub fn settle(&mut self) -> Result<()> {
         let lines = self.setup.lines.len();
         self.wait_for("a switch that sends to every node", 60.0, |lab| {
@@ -472,37 +460,21 @@ impl Lab {
             }
             self.listen_to_router(number)?;
         }
-        let mut requests = 0;
-        // In its first milliseconds the switch has no socket: `open` waits for it.
-        for row in self.switch.stats().unwrap_or_default() {
-            let Some(node) = row.node else {
-                requests += row.requests;
-                continue;
-            };
-            // HAProxy counts a server as up before its first check.
-            let up = row.up && row.checked;
-            if up != self.story.believes(row.line, node) {
-                let (at, line) = (now(), row.line);
-                self.story.beliefs.push(Belief { at, line, node, up });
-            }
+        self.switch.must_run()?;
+        for line in self.log.lines()? {
+            self.story.beliefs.extend(switch::belief(&line));
+            self.story.failures.extend(switch::failure(&line));
         }
-        self.switch.proc.must_run()?;
-        let failures = self.switch.failures()?;
-        self.story.failures.extend(failures);
-        self.report(requests);
-        // A fifth of a real second at scale 0.1. Looking more often would take CPU time
+        self.report();
+        // A fifth of a real second at scale 0.1: looking more often would take CPU time
         // from the load.
-        thread::sleep(
-            self.setup
-                .scale
-                .wait(0.1)
-                .clamp(Duration::from_millis(20), Duration::from_millis(100)),
-        );
+        let pause = self.setup.scale.wait(0.1);
+        thread::sleep(pause.clamp(Duration::from_millis(20), Duration::from_millis(100)));
         Ok(())
     }
 
     /// How far it is, every ten seconds.
-    fn report(&mut self, requests: u64) {
+    fn report(&mut self) {
         let Some(title) = &self.setup.title else {
             return;
         };
@@ -510,7 +482,7 @@ impl Lab {
             self.shown = Instant::now();
             let states = [0, 1, 2].map(|node| self.story.state(node).to_string());
             let (states, failed) = (states.join(" "), self.story.failures.len());
-            eprintln!("{title} | {states} | {requests} requests | {failed} failed");
+            eprintln!("{title} | {states} | {failed} failed");
         }
     }
 

@@ -112,7 +112,10 @@ impl fmt::Display for Check {
             Check::Stats => write!(f, "TCP on 1936"),
             Check::Http => write!(f, "HTTP on 1936"),
             check if *check == DEFAULTS => write!(f, "TCP on healthport"),
-            Check::Healthport(timeout, fall) => write!(f, "`--timeout {timeout}s --fall {fall}`"),
+            Check::Healthport(timeout, fall) => {
+                let timeout = Duration::from_secs_f64(*timeout);
+                write!(f, "`--timeout {timeout:?} --fall {fall}`")
+            }
         }
     }
 }
@@ -132,21 +135,17 @@ pub enum Mode {
 pub enum Profile {
     /// 4.4 to 4.22.
     Embedded,
-    /// 3.x and 4.0 to 4.3: port 80 answers 503 while it starts.
-    Legacy,
     /// 4.23 and later: HAProxy is not a child of the router and outlives it.
     Sidecar,
 }
 
 impl Profile {
-    pub const ALL: [Profile; 3] = [Profile::Embedded, Profile::Legacy, Profile::Sidecar];
+    pub const ALL: [Profile; 2] = [Profile::Embedded, Profile::Sidecar];
+}
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Profile::Embedded => "embedded",
-            Profile::Legacy => "legacy",
-            Profile::Sidecar => "sidecar",
-        }
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
     }
 }
 

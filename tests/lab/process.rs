@@ -14,25 +14,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::plan::Result;
 
-/// The programs that the lab runs, each with its Debian package.
-const TOOLS: [(&str, &str); 3] = [
-    ("haproxy", "haproxy"),
-    ("hey", "hey"),
-    ("setpriv", "util-linux"),
-];
-
-/// An error that names every package that is missing.
+/// An error that says how to get the first program that is missing.
 pub fn check_tools() -> Result<()> {
-    let missing: Vec<_> = TOOLS
-        .iter()
-        .filter(|(tool, _)| find(tool).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
+    for tool in ["haproxy", "hey", "setpriv"] {
+        if find(tool).is_none() {
+            // setpriv, of util-linux, is everywhere.
+            return Err(format!(
+                "{tool} is missing, first: apt-get install haproxy hey"
+            ));
+        }
     }
-    let list = missing.join(" ");
-    Err(format!("the lab needs {list}: apt-get install {list}"))
+    Ok(())
 }
 
 fn find(tool: &str) -> Option<PathBuf> {
@@ -116,6 +108,14 @@ impl Drop for Proc {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts a HAProxy with this configuration.
+pub fn haproxy(dir: &Path, name: &str, config: &str) -> Result<Proc> {
+    let file = dir.join(format!("{name}.cfg"));
+    fs::write(&file, config).map_err(|error| format!("cannot write {file:?}: {error}"))?;
+    let args = [OsStr::new("-db"), OsStr::new("-f"), file.as_os_str()];
+    Proc::spawn(dir, name, "haproxy".as_ref(), args)
 }
 
 /// A file that another process writes, line by line.

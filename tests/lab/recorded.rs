@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::lab::{Lab, Setup};
-use crate::plan::{Profile, R10000, Result, State};
+use crate::plan::{Profile, R30000, Result, State};
 use crate::router::{ROUTE, Said, ask};
 
 /// What is done to the router.
@@ -113,7 +113,7 @@ const SIDECAR: [Row; 4] = [
 /// a start is long enough to be seen.
 pub fn holds(setup: Setup) -> Result<()> {
     let mut lab = Lab::open(Setup {
-        size: R10000,
+        size: R30000,
         api: 2.0,
         maxconn: 20,
         ..setup
@@ -131,13 +131,6 @@ pub fn holds(setup: Setup) -> Result<()> {
             compare(&mut lab, &observer, &mut clients, *deed, said)?;
         }
     }
-    // Not recorded, but read from the sources of 4.3: 80 answers before there are routes.
-    lab.setup.profile = Profile::Legacy;
-    let before = observer.counts()[2];
-    lab.start(0)?;
-    first_reload(&mut lab, 0)?;
-    let said = observer.since(2, before);
-    assert!(said.ends_with(&[PAGE.into(), HELLO.into()]), "{said:?}");
     Ok(())
 }
 fn compare(
@@ -220,7 +213,9 @@ struct Observer {
 
 impl Observer {
     fn new(lab: &Lab, node: usize) -> Observer {
-        let (ports, limit) = (lab.ports(node), lab.setup.scale.wait(6.0));
+        // Two seconds more: on a busy machine an answer once took longer than the rest.
+        let limit = lab.setup.scale.wait(6.0) + Duration::from_secs(2);
+        let ports = lab.ports(node);
         let go_on = Arc::new(AtomicBool::new(true));
         let said = ASKED.map(|asked| {
             let (address, path, host) = match asked {

@@ -102,8 +102,8 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
             count => format!("**{count}**"),
         };
         let (event, profile) = match previous.is_some_and(|previous| previous.beside(http)) {
-            true => ("", ""),
-            false => (http.event.name, http.profile.name()),
+            true => ("", String::new()),
+            false => (http.event.name, http.profile.to_string()),
         };
         previous = Some(http);
         let _ = writeln!(

@@ -46,7 +46,7 @@ pub struct Spec {
     pub size: Size,
     /// Real seconds until the API server has sent the routes.
     pub api: f64,
-    /// HAProxy's limit of open connections; 0 is its own default.
+    /// HAProxy's limit of open connections.
     pub maxconn: u32,
     pub scale: Scale,
     pub hello: SocketAddr,
@@ -55,26 +55,24 @@ pub struct Spec {
 
 impl Spec {
     /// As arguments for the process; [`Spec::parse`] reads them.
-    pub fn args(&self) -> [String; 10] {
-        [
-            self.name.clone(),
-            self.ports.host.to_string(),
-            self.ports.offset.to_string(),
-            self.profile.name().to_string(),
-            self.size.routes.to_string(),
-            self.api.to_string(),
-            self.maxconn.to_string(),
-            self.scale.0.to_string(),
-            self.hello.to_string(),
-            self.dir.to_string_lossy().to_string(),
-        ]
+    pub fn args(&self) -> Vec<String> {
+        let Ports { host, offset } = self.ports;
+        let (name, profile, routes) = (&self.name, self.profile, self.size.routes);
+        let (api, maxconn, scale, hello) = (self.api, self.maxconn, self.scale.0, self.hello);
+        let dir = self.dir.display();
+        let all = format!(
+            "{name} {host} {offset} {profile} {routes} {api} {maxconn} {scale} {hello} {dir}"
+        );
+        all.splitn(10, ' ').map(String::from).collect()
     }
 
     pub fn parse(mut args: impl Iterator<Item = String>) -> Option<Spec> {
         let name = args.next()?;
         let (host, offset) = (args.next()?.parse().ok()?, args.next()?.parse().ok()?);
         let (profile, routes) = (args.next()?, args.next()?.parse().ok()?);
-        let profile = Profile::ALL.into_iter().find(|p| p.name() == profile)?;
+        let profile = Profile::ALL
+            .into_iter()
+            .find(|p| p.to_string() == profile)?;
         Some(Spec {
             name,
             ports: Ports { host, offset },
@@ -103,17 +101,12 @@ pub fn run(spec: &Spec) -> Result<()> {
     die_with_parent()?;
     let signals = Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
     let wait = |real| signals.stopped_within(spec.scale.wait(real));
-    let mut traffic = match spec.profile {
-        Profile::Sidecar => Traffic::Sidecar(spec),
-        _ => Traffic::Own(Haproxy::new(spec)),
-    };
+    let sidecar = spec.profile == Profile::Sidecar;
+    let mut haproxy = Haproxy::new(spec, sidecar);
     thread::sleep(spec.scale.wait(OPENS));
     let endpoint = Endpoint::open(spec, &signals.term)?;
     say(State::Starting);
 
-    if spec.profile == Profile::Legacy {
-        traffic.start(false)?; // open, no routes yet: every request gets 503
-    }
     // About a third of a recorded start passes until the routes are there, a third
     // while it writes the configuration, a third while HAProxy loads it.
     let third = spec.size.start / 3.0;
@@ -122,13 +115,13 @@ pub fn run(spec: &Spec) -> Result<()> {
         last = Instant::now();
         endpoint.write(spec.scale.wait(third));
         wait(third);
-        traffic.start(true)?;
+        haproxy.load()?;
         while !signals.stopped_within(TICK) && !backend_http(spec) {}
         say(State::Ready);
     }
     let mut changed = true; // what came while the first configuration was written
     while !signals.stopped_within(TICK) {
-        traffic.reap();
+        haproxy.reap();
         changed |= signals.reload.swap(false, Ordering::SeqCst);
         if changed && last.elapsed() >= spec.scale.wait(RELOAD_INTERVAL) {
             changed = false;
@@ -136,7 +129,7 @@ pub fn run(spec: &Spec) -> Result<()> {
             say(State::Reload);
             let (least, most) = spec.size.write;
             endpoint.write(spec.scale.wait(least + (most - least) * fastrand::f64()));
-            traffic.start(true)?;
+            haproxy.load()?;
             say(State::Ready);
         }
     }
@@ -144,21 +137,16 @@ pub fn run(spec: &Spec) -> Result<()> {
     // A router that drains ignores changes of routes.
     say(State::Drain1);
     thread::sleep(spec.scale.wait(DRAIN));
-    match traffic {
-        Traffic::Sidecar(_) => {
-            thread::sleep(spec.scale.wait(EXIT));
-            endpoint.close();
-            say(State::SidecarTail);
-            thread::sleep(spec.scale.wait(EXIT));
-            traffic.soft_stop()?;
-        }
-        Traffic::Own(ref mut haproxy) => {
-            haproxy.soft_stop();
-            say(State::Drain2);
-            haproxy.linger();
-            thread::sleep(spec.scale.wait(EXIT));
-        }
+    if sidecar {
+        thread::sleep(spec.scale.wait(EXIT));
+        endpoint.close();
+        say(State::SidecarTail);
+        thread::sleep(spec.scale.wait(EXIT));
+    } else {
+        say(State::Drain2);
     }
+    haproxy.stop();
+    thread::sleep(spec.scale.wait(EXIT));
     Ok(())
 }
 
@@ -167,7 +155,7 @@ pub fn run(spec: &Spec) -> Result<()> {
 /// A router that is killed leaves the file, so HAProxy keeps serving.
 pub fn sidecar(spec: &Spec) -> Result<()> {
     die_with_parent()?;
-    let mut haproxy = Haproxy::new(spec);
+    let mut haproxy = Haproxy::new(spec, false);
     let mut last = None;
     loop {
         let written = fs::metadata(spec.path("haproxy.cfg")).and_then(|file| file.modified());
@@ -181,8 +169,7 @@ pub fn sidecar(spec: &Spec) -> Result<()> {
         }
         thread::sleep(TICK);
     }
-    haproxy.soft_stop();
-    haproxy.linger();
+    haproxy.stop();
     Ok(())
 }
 
@@ -227,59 +214,33 @@ impl Signals {
     }
 }
 
-/// Who runs HAProxy.
-enum Traffic<'a> {
-    Own(Haproxy<'a>),
-    Sidecar(&'a Spec),
-}
-
-impl Traffic<'_> {
-    fn start(&mut self, routes: bool) -> Result<()> {
-        let spec = match self {
-            Traffic::Own(haproxy) => haproxy.spec,
-            Traffic::Sidecar(spec) => spec,
-        };
-        configure(spec, routes)?;
-        match self {
-            Traffic::Own(haproxy) => haproxy.start(),
-            Traffic::Sidecar(_) => {
-                while TcpStream::connect(spec.ports.http()).is_err() {
-                    thread::sleep(TICK);
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn reap(&mut self) {
-        if let Traffic::Own(haproxy) = self {
-            haproxy.reap();
-        }
-    }
-
-    fn soft_stop(&self) -> Result<()> {
-        match self {
-            Traffic::Own(haproxy) => haproxy.soft_stop(),
-            Traffic::Sidecar(spec) => fs::remove_file(spec.path("haproxy.cfg"))
-                .map_err(|error| format!("cannot tell the sidecar to stop: {error}"))?,
-        }
-        Ok(())
-    }
-}
-
 /// The current HAProxy, and those that a reload has replaced and that still finish
-/// their connections.
+/// their connections. In the `sidecar` profile a process beside the router runs it.
 struct Haproxy<'a> {
     spec: &'a Spec,
+    beside: bool,
     running: Vec<Proc>,
 }
 
 impl Haproxy<'_> {
-    fn new(spec: &Spec) -> Haproxy<'_> {
+    fn new(spec: &Spec, beside: bool) -> Haproxy<'_> {
         Haproxy {
             spec,
+            beside,
             running: Vec::new(),
         }
+    }
+
+    /// Writes a configuration and waits until it is served.
+    fn load(&mut self) -> Result<()> {
+        configure(self.spec)?;
+        if !self.beside {
+            return self.start();
+        }
+        while TcpStream::connect(self.spec.ports.http()).is_err() {
+            thread::sleep(TICK);
+        }
+        Ok(())
     }
 
     /// Starts one, which takes over the sockets of the last (`-x`, `-sf`), so that no
@@ -287,16 +248,11 @@ impl Haproxy<'_> {
     fn start(&mut self) -> Result<()> {
         let spec = self.spec;
         self.running.retain_mut(|haproxy| haproxy.ended().is_none());
-        let file = |end| spec.path(end).to_string_lossy().to_string();
-        let mut args = vec!["-db".to_string(), "-f".to_string(), file("haproxy.cfg")];
+        let file = |end| spec.path(end).into_os_string();
+        let mut args = vec!["-db".into(), "-f".into(), file("haproxy.cfg")];
         if let Some(last) = self.running.last() {
             let id = last.id().as_raw_nonzero().to_string();
-            args.extend([
-                "-x".to_string(),
-                file("haproxy.sock"),
-                "-sf".to_string(),
-                id,
-            ]);
+            args.extend(["-x".into(), file("haproxy.sock"), "-sf".into(), id.into()]);
         }
         let name = format!("{}-haproxy", spec.name);
         let mut haproxy = Proc::spawn(&spec.dir, &name, "haproxy".as_ref(), &args)?;
@@ -315,28 +271,26 @@ impl Haproxy<'_> {
     /// Forgets the replaced ones that have ended. It keeps the last one: if that has
     /// died, 1936 must say so.
     fn reap(&mut self) {
-        let last = self.running.len().saturating_sub(1);
-        let mut position = 0;
-        self.running.retain_mut(|haproxy| {
-            position += 1;
-            position > last || haproxy.ended().is_none()
-        });
-    }
-
-    /// Refuse new connections, finish the open ones.
-    fn soft_stop(&self) {
-        for haproxy in &self.running {
-            haproxy.signal(Signal::USR1);
+        if let Some(last) = self.running.pop() {
+            self.running.retain_mut(|haproxy| haproxy.ended().is_none());
+            self.running.push(last);
         }
     }
 
-    fn linger(&mut self) {
+    /// Refuses new connections and finishes the open ones; returns when they are done.
+    fn stop(&mut self) {
+        if self.beside {
+            // An error means that it is done already.
+            let _ = fs::remove_file(self.spec.path("haproxy.cfg"));
+            return;
+        }
+        for haproxy in &self.running {
+            haproxy.signal(Signal::USR1);
+        }
         let start = Instant::now();
-        let (least, most) = (
-            self.spec.scale.wait(LINGER.0),
-            self.spec.scale.wait(LINGER.1),
-        );
-        thread::sleep(least);
+        let (least, most) = LINGER;
+        thread::sleep(self.spec.scale.wait(least));
+        let most = self.spec.scale.wait(most);
         while start.elapsed() < most && self.running.iter_mut().any(|h| h.ended().is_none()) {
             thread::sleep(TICK);
         }
@@ -345,43 +299,31 @@ impl Haproxy<'_> {
 }
 
 /// Puts the whole configuration in place at once: a sidecar may look at any time.
-fn configure(spec: &Spec, routes: bool) -> Result<()> {
+fn configure(spec: &Spec) -> Result<()> {
     let put = |end: &str, text: &str| {
         let new = spec.path("new");
         fs::write(&new, text)?;
         fs::rename(&new, spec.path(end))
     };
-    put("503.http", &page())
-        .and_then(|()| put("haproxy.cfg", &config(spec, routes)))
+    // For a host without a route: a page of 2503 bytes, as the router's own.
+    let page = format!(
+        "HTTP/1.0 503 Service Unavailable\r\nConnection: close\r\n\
+         Content-Type: text/html\r\n\r\n{:2503}",
+        "<html><body><h1>Application is not available</h1></body></html>"
+    );
+    put("503.http", &page)
+        .and_then(|()| put("haproxy.cfg", &config(spec)))
         .map_err(|error| format!("cannot write the router's configuration: {error}"))
-}
-
-/// The answer for a host without a route: a head and a page of 2503 bytes, as the
-/// router's own.
-fn page() -> String {
-    let body = "<html><body><h1>Application is not available</h1></body></html>";
-    format!(
-        "HTTP/1.0 503 Service Unavailable\r\nPragma: no-cache\r\n\
-         Cache-Control: private, max-age=0, no-cache, no-store\r\nConnection: close\r\n\
-         Content-Type: text/html\r\n\r\n{body:2503}"
-    )
 }
 
 /// The configuration of the router's HAProxy. 443 carries plain HTTP too: a layer-4
 /// switch would see no difference with TLS. The timeouts are those of the OpenShift
 /// router's template: 5 s, 30 s, 30 s.
-fn config(spec: &Spec, routes: bool) -> String {
-    let route = match routes {
-        true => format!("\n  use_backend hello if {{ hdr(host) -i {ROUTE} }}"),
-        false => String::new(),
-    };
-    let maxconn = match spec.maxconn {
-        0 => String::new(),
-        limit => format!("\n  maxconn {limit}"),
-    };
+fn config(spec: &Spec) -> String {
     format!(
         "global
-  nbthread 1{maxconn}
+  nbthread 1
+  maxconn {maxconn}
   stats socket {socket} mode 600 expose-fd listeners
 defaults
   mode http
@@ -391,7 +333,8 @@ defaults
 frontend public
   bind {http}
   bind {https}
-  monitor-uri {MONITOR}{route}
+  monitor-uri {MONITOR}
+  use_backend hello if {{ hdr(host) -i {ROUTE} }}
   default_backend none
 backend none
   errorfile 503 {page}
@@ -405,6 +348,7 @@ backend hello
         http = spec.ports.http(),
         https = spec.ports.https(),
         hello = spec.hello,
+        maxconn = spec.maxconn,
     )
 }
 
@@ -487,59 +431,36 @@ fn serve(client: &TcpStream, profile: Profile, good: impl Fn(&str) -> bool) -> i
     Ok(())
 }
 
-/// Status and body, as the router words them; `good` says whether a part is well.
+/// Status and body, as the router words them; `good` says whether a part is well. The
+/// real one can also be asked for a single part, and for all words of a good answer.
 pub fn answer(
     request: &str,
     has_host: bool,
     profile: Profile,
     good: impl Fn(&str) -> bool,
 ) -> (&'static str, String) {
-    const FAILED: &str = "500 Internal Server Error";
     if request.ends_with("HTTP/1.1") && !has_host {
         let status = "400 Bad Request: missing required Host header";
         return (status, status.to_string());
     }
-    let target = request.split(' ').nth(1).unwrap_or_default();
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let ready = ["backend-http", "has-synced", "process-running"];
-    // Liveness depends neither on port 80 nor on a drain.
-    let live = match profile {
-        Profile::Sidecar => &["controller"][..],
-        _ => &["controller", "admin-socket"],
+    let parts = match (request.split(' ').nth(1), profile) {
+        (Some("/healthz/ready"), _) => &["backend-http", "has-synced", "process-running"][..],
+        // Liveness depends neither on port 80 nor on a drain.
+        (Some("/healthz"), Profile::Sidecar) => &["controller"],
+        (Some("/healthz"), _) => &["controller", "admin-socket"],
+        // With a slash at the end, for one.
+        _ => return ("403 Forbidden", "Forbidden: \n".to_string()),
     };
-    let (parts, one) = match path.strip_prefix("/healthz") {
-        Some("") => (live, None),
-        Some("/ready") => (&ready[..], None),
-        Some(rest) => match rest.strip_prefix("/ready/") {
-            Some(part) if ready.contains(&part) => (&ready[..], Some(part)),
-            _ => return ("403 Forbidden", "Forbidden: \n".to_string()),
-        },
-        None => return ("403 Forbidden", "Forbidden: \n".to_string()),
-    };
-    if let Some(part) = one {
-        return match good(part) {
-            true => ("200 OK", "ok".to_string()),
-            false => (
-                FAILED,
-                "internal server error: reason withheld\n".to_string(),
-            ),
-        };
+    let parts: Vec<_> = parts.iter().map(|part| (part, good(part))).collect();
+    if parts.iter().all(|&(_, good)| good) {
+        return ("200 OK", "ok".to_string());
     }
-    let mut all = true;
-    let mut lines = String::new();
-    for part in parts {
-        let good = good(part);
-        all &= good;
-        lines += &match good {
-            true => format!("[+]{part} ok\n"),
-            false => format!("[-]{part} failed: reason withheld\n"),
-        };
-    }
-    match (all, query == "verbose") {
-        (true, false) => ("200 OK", "ok".to_string()),
-        (true, true) => ("200 OK", lines + "healthz check passed\n"),
-        (false, _) => (FAILED, lines + "healthz check failed\n"),
-    }
+    let lines = parts.into_iter().map(|(part, good)| match good {
+        true => format!("[+]{part} ok\n"),
+        false => format!("[-]{part} failed: reason withheld\n"),
+    });
+    let body = lines.collect::<String>() + "healthz check failed\n";
+    ("500 Internal Server Error", body)
 }
 
 /// What came of a request.

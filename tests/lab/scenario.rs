@@ -4,13 +4,13 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use crate::lab::{Belief, Lab, NODES, Story};
+use crate::lab::{Lab, NODES, Story};
 use crate::load::{Push, Summary};
 use crate::plan::{
     CHECKS, Check, DEFAULTS, HASTY, MIN_READY, Mode, Profile, R3000, R10000, R30000, R50000,
     Result, SMALL, Size, State, now,
 };
-use crate::switch::{Failure, Line};
+use crate::switch::{Belief, Failure, Line};
 
 /// What happens to a router, or to all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Event {
 }
 
 use Deed::{BusyDrain, Change, Die, Drain, Freeze, Hang, Kill, Roll, Start};
-use Profile::{Embedded, Legacy, Sidecar};
+use Profile::Embedded;
 
 const fn event(
     name: &'static str,
@@ -60,14 +60,13 @@ const fn event(
     }
 }
 
-/// `legacy` starts, `sidecar` leaves and dies in its own way, and a rolling update shows
-/// both.
+/// A `sidecar` router leaves and dies in its own way.
 pub const EVENTS: [Event; 13] = [
-    event("start", Start, SMALL, 0.0, &[Embedded, Legacy]),
+    event("start", Start, SMALL, 0.0, &[Embedded]),
     // As in the recording.
-    event("start, API late", Start, SMALL, 8.0, &[Embedded, Legacy]),
-    event("drain", Drain, SMALL, 0.0, &[Embedded, Sidecar]),
-    event("busy drain", BusyDrain, SMALL, 0.0, &[Embedded, Sidecar]),
+    event("start, API late", Start, SMALL, 8.0, &[Embedded]),
+    event("drain", Drain, SMALL, 0.0, &Profile::ALL),
+    event("busy drain", BusyDrain, SMALL, 0.0, &Profile::ALL),
     event("hung HAProxy", Hang, SMALL, 0.0, &[Embedded]),
     event("dead HAProxy", Die, SMALL, 0.0, &[Embedded]),
     event("frozen", Freeze, SMALL, 0.0, &[Embedded]),

@@ -1,71 +1,15 @@
-//! The switch: one real HAProxy with a port for every line under test. Its stats socket
-//! says what it believes of each node, its log every request that it lost.
+//! The switch: one real HAProxy with a port for every line under test. Its log says when
+//! it stops sending to a node or starts again, and names every request that it lost.
 
-use std::ffi::OsStr;
-use std::fs;
-use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::plan::{Check, FALL, INTER, Mode, Ports, RISE, Result, Scale};
-use crate::process::{Proc, Tail};
+use crate::plan::{Check, FALL, INTER, Mode, Ports, RISE, Scale, now};
 
 /// One way through the switch: a check, and how traffic is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Line {
     pub check: Check,
     pub mode: Mode,
-}
-
-/// A running switch.
-#[derive(Debug)]
-pub struct Switch {
-    pub proc: Proc,
-    log: Tail,
-    socket: PathBuf,
-}
-
-impl Switch {
-    pub fn start(dir: &Path, config: &str) -> Result<Switch> {
-        let file = dir.join("switch.cfg");
-        fs::write(&file, config)
-            .map_err(|error| format!("cannot write the switch's configuration: {error}"))?;
-        let args = [OsStr::new("-db"), OsStr::new("-f"), file.as_os_str()];
-        let proc = Proc::spawn(dir, "switch", OsStr::new("haproxy"), args)?;
-        let log = Tail::open(&dir.join("switch.out"))?;
-        Ok(Switch {
-            proc,
-            log,
-            socket: socket(dir),
-        })
-    }
-
-    /// What it believes of the nodes, and how much it has forwarded.
-    pub fn stats(&mut self) -> Result<Vec<Row>> {
-        self.proc.must_run()?;
-        let ask = || {
-            let mut stream = UnixStream::connect(&self.socket)?;
-            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            stream.write_all(b"show stat\n")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Ok(text)
-        };
-        let text = ask().map_err(|error: std::io::Error| format!("cannot ask the switch: {error}"));
-        Ok(rows(&text?))
-    }
-
-    /// The requests that failed since the last call.
-    pub fn failures(&mut self) -> Result<Vec<Failure>> {
-        let lines = self.log.lines()?;
-        Ok(lines.iter().filter_map(|line| failure(line)).collect())
-    }
-}
-
-fn socket(dir: &Path) -> PathBuf {
-    dir.join("switch.sock")
 }
 
 /// The whole configuration.
@@ -78,7 +22,6 @@ fn socket(dir: &Path) -> PathBuf {
 /// node: fewer requests lost, but as slow. Between two tries HAProxy waits the smaller of
 /// 1 s and `timeout connect`, which is 1 s here so that it shrinks with the scale.
 pub fn config(
-    dir: &Path,
     lines: &[Line],
     port: impl Fn(usize) -> SocketAddr,
     nodes: &[Ports],
@@ -91,7 +34,6 @@ pub fn config(
         "global
   nbthread 1
   log stdout format raw local0
-  stats socket {socket} mode 600
 defaults
   log global
   option dontlog-normal
@@ -101,7 +43,6 @@ defaults
   timeout server {server}ms
   default-server inter {inter}ms rise {RISE} fall {FALL}
 ",
-        socket = socket(dir).display(),
         connect = scale.millis(1.0),
         client = scale.millis(60.0),
         server = scale.millis(10.0),
@@ -138,54 +79,27 @@ defaults
     config
 }
 
-/// One row of `show stat`: a server, or the frontend of a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+/// The switch began or stopped sending requests to a node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Belief {
+    pub at: f64,
     pub line: usize,
-    /// Nothing for the frontend.
-    pub node: Option<usize>,
-    /// Whether requests are sent there.
+    pub node: usize,
     pub up: bool,
-    /// Whether a check has ended yet.
-    pub checked: bool,
-    /// Sessions in `mode tcp`, requests in `mode http`.
-    pub requests: u64,
 }
 
-/// Reads `show stat`. "UP 1/3" is a server on its way down that still gets
-/// requests, "DOWN 1/2" one on its way up that does not.
-pub fn rows(csv: &str) -> Vec<Row> {
-    let mut lines = csv.lines();
-    let header: Vec<_> = lines
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("# ")
-        .split(',')
-        .collect();
-    let row = |line: &str| {
-        let cells: Vec<_> = line.split(',').collect();
-        let cell = |name| {
-            let column = header.iter().position(|&title| title == name)?;
-            cells.get(column).copied()
-        };
-        let node = match cell("svname")? {
-            "BACKEND" => return None,
-            "FRONTEND" => None,
-            node => Some(node.parse().ok()?),
-        };
-        let requests = match cell("req_tot")? {
-            "" => cell("stot")?,
-            requests => requests,
-        };
-        Some(Row {
-            line: cell("pxname")?.parse().ok()?,
-            node,
-            up: cell("status")?.starts_with("UP"),
-            checked: !matches!(cell("check_status")?, "" | "INI"),
-            requests: requests.parse().unwrap_or(0),
-        })
-    };
-    lines.filter_map(row).collect()
+/// Reads a line of the switch's log, which came just now.
+pub fn belief(line: &str) -> Option<Belief> {
+    let (server, state) = line.strip_prefix("Server ")?.split_once(" is ")?;
+    let (line, node) = server.split_once('/')?;
+    let up = state.starts_with("UP");
+    (up || state.starts_with("DOWN")).then_some(())?;
+    Some(Belief {
+        at: now(),
+        line: line.parse().ok()?,
+        node: node.parse().ok()?,
+        up,
+    })
 }
 
 /// A request that the switch lost.

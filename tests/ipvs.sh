@@ -56,7 +56,7 @@ for module in ip_vs ip_vs_rr ip_vs_sh; do
   modprobe $module || refuse "the kernel has no $module"
 done
 # The lab's command is also the router.
-lab=$here/lab/target/release/lab
+lab=$target/lab
 [[ -x $healthport && -x $lab ]] ||
   refuse "binaries are missing: cargo build --locked --release && cargo lab --help"
 ! ip netns list | grep -q '^ipvs-' || refuse "network namespaces ipvs-* are there already: this is not a scratch host"

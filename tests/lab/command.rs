@@ -196,7 +196,7 @@ fn matrix(run: &Run) -> Result<()> {
         .into_iter()
         .flat_map(|profile| SIZES.map(|size| (profile, size)))
     {
-        let events = wanted().filter(|e| e.profiles.contains(&profile) && e.size == size);
+        let events = wanted().filter(|e| e.shows(profile) && e.size == size);
         let mut lab: Option<Lab> = None;
         for event in events {
             let title = format!("{}, {}", event.name, profile);

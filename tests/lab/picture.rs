@@ -27,6 +27,7 @@ line { stroke: #888888 }
 line.grid { stroke: #e4e4e4 }
 line.mark { stroke: #222222; stroke-width: 2 }
 line.cross { stroke: #b00020; stroke-width: 2 }
+rect.state { stroke: #888888 }
 rect.white { fill: #ffffff }
 rect.pale { fill: #e4e4e4 }
 rect.blue { fill: #9cc4e8 }
@@ -83,13 +84,13 @@ impl Picture {
     fn legend(&mut self) {
         let y = 60.0;
         self.rect("blue", (24.0, 46.0), (y, y + 14.0));
-        self.text("", (54.0, y + 7.0), "switch sends, node serves");
+        self.text("words", (54.0, y + 7.0), "switch sends, node serves");
         self.rect("orange", (230.0, 252.0), (y, y + 14.0));
-        self.text("", (260.0, y + 7.0), "switch sends, node refuses");
-        self.line("", (446.0, y + 7.0), (468.0, y + 7.0));
-        self.text("", (476.0, y + 7.0), "switch does not send");
+        self.text("words", (260.0, y + 7.0), "switch sends, node refuses");
+        self.line("thin", (446.0, y + 7.0), (468.0, y + 7.0));
+        self.text("words", (476.0, y + 7.0), "switch does not send");
         self.cross(640.0, y + 7.0);
-        self.text("", (654.0, y + 7.0), "a failed request");
+        self.text("words", (654.0, y + 7.0), "a failed request");
     }
 
     fn axis(&mut self, bottom: f64) {
@@ -107,7 +108,7 @@ impl Picture {
         ] {
             let x = self.x(second);
             self.line("mark", (x, TOP - 14.0), (x, bottom));
-            self.text("", (x + 5.0, TOP - 15.0), words);
+            self.text("words", (x + 5.0, TOP - 15.0), words);
         }
     }
 
@@ -117,7 +118,11 @@ impl Picture {
             let Some((left, right)) = self.clip(from, to) else {
                 continue;
             };
-            let fill = if state.serves() { "blue" } else { "pale" };
+            let fill = if state.serves() {
+                "blue state"
+            } else {
+                "pale state"
+            };
             self.rect(fill, (left, right), (TOP, TOP + BAR));
             let words = match state {
                 State::Drain1 => "DRAIN1: not ready, still serving".to_string(),
@@ -133,7 +138,7 @@ impl Picture {
     fn check(&mut self, y: f64, outcome: &Outcome, states: &[Span<State>], sends: &[Span<bool>]) {
         let middle = y + BAR / 2.0;
         self.text("lane", (24.0, middle), &outcome.line.check.to_string());
-        self.line("", (AXIS.0, middle), (AXIS.1, middle));
+        self.line("thin", (AXIS.0, middle), (AXIS.1, middle));
         for &(from, to, _) in sends.iter().filter(|(_, _, up)| *up) {
             for &(since, until, state) in states {
                 if let Some(x) = self.clip(from.max(since), to.min(until)) {

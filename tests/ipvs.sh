@@ -497,8 +497,9 @@ policies() { # policies EVENT...
     done
     is "$name: downloads" "$(whole drain "${name// /_}")" "6 of 6"
   done <<<"$policies_table"
-  for name in inhibit_on_failure,_conn_reuse_mode_1,few sh,_{inhibit_on_failure,persistence,_inhibit_on_failure},_conn_reuse_mode_3,many; do
-    more_than "${name//_/ }: lost" "$(lost policies drain "$name")" 0
+  for name in inhibit_on_failure,_conn_reuse_mode_1,few sh,_inhibit_on_failure,_conn_reuse_mode_3,many \
+    sh,_persistence,_inhibit_on_failure,_conn_reuse_mode_3,many; do
+    more_than "$name: lost" "$(lost policies drain "$name")" 0
   done
   more_than "removal: downloads that were cut" $((6 - $(whole drain removal,_conn_reuse_mode_3 | cut -d ' ' -f 1))) 0
 }

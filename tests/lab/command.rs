@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicBool;
 use lab::{Lab, Setup};
 use lexopt::{Arg, Parser, ValueExt};
 use load::Push;
-use plan::{CHECKS, Check, DEFAULTS, Profile, Result, SIZES, Scale};
+use plan::{CHECKS, Check, Profile, Result, SIZES, Scale};
 use scenario::{Deed, EVENTS, Outcome, PHASES, happen, lines, the};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -223,8 +223,14 @@ fn matrix(run: &Run) -> Result<()> {
                 print!("{}", report::failures(&outcome.failures, &lab.story, scale));
                 outcomes.push(outcome);
             }
-            let closes = lab.closes(DEFAULTS)?;
-            println!("{title}: since its start, healthport has closed {closes} times");
+            let mut checks: Vec<_> = lab.setup.lines.iter().map(|line| line.check).collect();
+            checks.dedup();
+            for check in checks {
+                if let Check::Healthport(..) = check {
+                    let closes = lab.closes(check)?;
+                    println!("{title}, {check}: closed {closes} times since its start");
+                }
+            }
         }
     }
     let table = report::matrix(&outcomes);

@@ -24,7 +24,7 @@ use crate::router::{ROUTE, Spec};
 use crate::switch::{self, Belief, Failure, Line};
 
 /// The root of healthport's own sources.
-pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The healthport that ships, built from the sources beside the lab: never an older one.
 fn healthport() -> Result<PathBuf> {

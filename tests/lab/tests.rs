@@ -1,6 +1,6 @@
 //! The lab's tests, which `tests/run` runs: the parts that decide, the router held against
 //! a recording, every check before the same routers at a tenth of production's times, and
-//! the end of an interrupted lab. Those that start HAProxy and hey take two minutes.
+//! the end of an interrupted lab. Those that start HAProxy and hey take three minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[allow(dead_code)] // the command itself is built without

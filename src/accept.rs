@@ -37,13 +37,11 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Counts one connection.
     pub fn add(&self) {
         self.last.store(unix_millis(), Relaxed);
         self.count.fetch_add(1, Relaxed);
     }
 
-    /// How many there were.
     pub fn count(&self) -> u64 {
         self.count.load(Relaxed)
     }

@@ -19,29 +19,19 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// --interval, start to start.
     pub interval: Duration,
-    /// --fast-interval, if it is given.
     pub fast_interval: Option<Duration>,
     /// --timeout, for a whole exchange.
     pub timeout: Duration,
-    /// --rise, in probes.
     pub rise: u32,
-    /// --fall, in probes.
     pub fall: u32,
-    /// --expect-status.
     pub expect_status: StatusList,
-    /// --expect-body, not empty.
     pub expect_body: Option<String>,
-    /// --method.
     pub method: Method,
-    /// --header, in the order given.
     pub header: Vec<(HeaderName, HeaderValue)>,
-    /// --drain-file.
     pub drain_file: Option<PathBuf>,
     /// --max-age: how long the loop may stand still.
     pub max_age: Duration,
-    /// --metrics-listen.
     pub metrics_listen: Option<SocketAddr>,
-    /// --log-level.
     pub log_level: LevelFilter,
 }
 
@@ -144,12 +134,10 @@ closes {:?} after the last probe if healthport itself stalls
     }
 }
 
-/// Status codes and ranges of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusList(Vec<RangeInclusive<u16>>);
 
 impl StatusList {
-    /// Whether `status` is in the list.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
     }

@@ -1,58 +1,48 @@
 //! The loop: probe, decide, set the port, then report. It acts through the [`World`]
-//! trait, so that a test can script the service, the clock and the port; [`Host`] is
-//! the real world.
+//! trait, so that a test can script the service, the clock and the port; host.rs is the
+//! real world.
 //!
 //! The port always comes first: nothing that can block (a log line, a datagram) stands
 //! between the verdict and the port.
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::Level;
 
 use crate::config::{BEAT, Config};
 use crate::cycle::Cycle;
 use crate::health::Health;
-use crate::metrics::Metrics;
-use crate::notify::{self, Notify, Updates};
-use crate::ports::{Ports, State};
-use crate::probe::{Outcome, Prober};
+use crate::notify::{self, Updates};
+use crate::ports::State;
+use crate::probe::Outcome;
 use crate::reason::reason;
 use crate::report::Reporter;
-use crate::signals::{Signals, Wake};
+use crate::signals::Wake;
 
-/// Everything the loop does that is not a decision. It is a trait so that a test can see
-/// the order of the effects: the port before the log.
+/// Everything the loop does that is not a decision. It is a trait so that a test sees the
+/// order of the effects: the port before the log. The methods are those of the parts that
+/// host.rs puts together.
 pub trait World {
     /// Time since some start; it never goes backwards.
     fn now(&self) -> Duration;
-    /// [`Prober::probe`].
     fn probe(&mut self, time: Duration) -> Option<Outcome>;
-    /// [`Prober::hang_up`].
     fn hang_up(&mut self, time: Duration);
     /// Why the port is drained, if it is.
     fn drained(&mut self) -> Option<String>;
-    /// [`Ports::renew`].
     fn renew(&mut self) -> bool;
-    /// [`Ports::set`].
     fn set_port(&mut self, open: bool) -> Vec<State>;
-    /// [`Metrics::count`].
     fn count(&mut self, cycle: &Cycle);
     /// Writes one line to the log; may block.
     fn log(&mut self, level: Level, line: &str);
-    /// [`Notify::send`].
     fn notify(&mut self, assignments: &str) -> io::Result<()>;
-    /// [`Signals::sleep`].
     fn sleep(&mut self, time: Duration) -> Wake;
-    /// [`Signals::is_asked`].
     fn is_asked(&mut self) -> bool;
     /// How many checks were accepted, and how long ago the last one was.
     fn checks(&self) -> (u64, Option<Duration>);
 }
 
-/// Runs until a signal stops it. `watchdog` is [`Notify::watchdog`].
+/// Runs until a signal stops it. `watchdog` is WatchdogSec= of the unit.
 pub fn run(config: &Config, watchdog: Option<Duration>, world: &mut impl World) {
     let mut daemon = Daemon {
         config,
@@ -269,99 +259,5 @@ impl<W: World> Daemon<'_, W> {
             self.account()
         );
         self.world.log(Level::Info, &line);
-    }
-}
-
-/// The machine that the program runs on.
-#[derive(Debug)]
-pub struct Host {
-    start: Instant,
-    prober: Prober,
-    ports: Ports,
-    metrics: Arc<Metrics>,
-    drain_file: Option<PathBuf>,
-    notify: Notify,
-    signals: Signals,
-}
-
-impl Host {
-    /// Assembles the parts; opens nothing.
-    pub fn new(config: &Config, notify: Notify, signals: Signals) -> Host {
-        let ports = Ports::new(&config.listen, config.max_age);
-        Host {
-            start: Instant::now(),
-            prober: Prober::new(config),
-            metrics: Arc::new(Metrics::new(&ports)),
-            ports,
-            drain_file: config.drain_file.clone(),
-            notify,
-            signals,
-        }
-    }
-
-    /// The counters, for the responder.
-    pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.metrics)
-    }
-}
-
-impl World for Host {
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    fn probe(&mut self, time: Duration) -> Option<Outcome> {
-        self.prober.probe(time)
-    }
-
-    fn hang_up(&mut self, time: Duration) {
-        self.prober.hang_up(time);
-    }
-
-    fn drained(&mut self) -> Option<String> {
-        let path = self.drain_file.as_ref()?;
-        match path.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            // A symlink that points nowhere was put there too.
-            Ok(_) => Some(format!("drained, {path:?} exists")),
-            // When in doubt, close the port.
-            Err(error) => {
-                let reason = reason(&error);
-                Some(format!("drained, cannot check for {path:?}: {reason}"))
-            }
-        }
-    }
-
-    fn renew(&mut self) -> bool {
-        self.ports.renew()
-    }
-
-    fn set_port(&mut self, open: bool) -> Vec<State> {
-        self.ports.set(open)
-    }
-
-    fn count(&mut self, cycle: &Cycle) {
-        self.metrics.count(cycle);
-    }
-
-    fn log(&mut self, level: Level, line: &str) {
-        log::log!(target: "healthport", level, "{line}");
-    }
-
-    fn notify(&mut self, assignments: &str) -> io::Result<()> {
-        self.notify.send(assignments)
-    }
-
-    fn sleep(&mut self, time: Duration) -> Wake {
-        self.signals.sleep(time)
-    }
-
-    fn is_asked(&mut self) -> bool {
-        self.signals.is_asked()
-    }
-
-    fn checks(&self) -> (u64, Option<Duration>) {
-        let connections = self.ports.connections();
-        (connections.count(), connections.since_last())
     }
 }

@@ -58,7 +58,6 @@ impl Resolver for Addresses {
     }
 }
 
-/// Why there is no connection.
 #[derive(Debug)]
 pub struct Failure {
     /// One line for people.

@@ -21,7 +21,6 @@ impl Health {
         }
     }
 
-    /// Whether the service counts as up.
     pub fn is_up(&self) -> bool {
         self.counter >= self.rise
     }

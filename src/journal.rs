@@ -17,10 +17,6 @@ use simple_logger::SimpleLogger;
 /// EX_OSERR of sysexits(3).
 pub const SYSTEM: u8 = 71;
 
-/// Installs the logger.
-///
-/// # Errors
-/// If a logger is already installed.
 pub fn init(logger: SimpleLogger) -> Result<(), SetLoggerError> {
     if !is_stderr() {
         return logger.init();

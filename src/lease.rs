@@ -15,7 +15,6 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Starts the first lease now.
     pub fn new(max_age: Duration) -> Lease {
         Lease {
             start: Instant::now(),

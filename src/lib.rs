@@ -2,16 +2,18 @@
 //! port. The library exists so that tests, benches and fuzz targets can reach the
 //! parts. The program is `main.rs`; the flow is in `daemon.rs`.
 
-pub mod accept;
+mod accept;
 pub mod config;
 pub mod cycle;
 pub mod daemon;
 pub mod dial;
-pub mod exchange;
-pub mod fold;
-pub mod health;
+mod exchange;
+mod fold;
+mod health;
+mod helper;
+pub mod host;
 pub mod journal;
-pub mod lease;
+mod lease;
 pub mod metrics;
 pub mod notify;
 pub mod options;

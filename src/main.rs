@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::{env, panic, process};
 
 use healthport::config::Config;
-use healthport::daemon::{self, Host};
+use healthport::daemon;
+use healthport::host::Host;
 use healthport::journal::{self, SYSTEM};
 use healthport::notify::Notify;
 use healthport::options::{self, Command};

@@ -71,12 +71,10 @@ impl Metrics {
         }
     }
 
-    /// Counts one cycle of the loop.
     pub fn count(&self, cycle: &Cycle) {
         self.counters.count(cycle, unix_millis());
     }
 
-    /// Whether the loop moves.
     pub fn is_live(&self) -> bool {
         self.lease.is_running()
     }

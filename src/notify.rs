@@ -82,7 +82,6 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// Nothing sent yet; `watchdog` is [`Notify::watchdog`].
     pub fn new(watchdog: Option<Duration>) -> Updates {
         Updates {
             watchdog,
@@ -108,7 +107,6 @@ impl Updates {
         }
     }
 
-    /// Records that the message was sent.
     pub fn sent(&mut self, now: Duration, status: &str) {
         self.last = Some((now, status.to_string()));
         self.has_failed = false;

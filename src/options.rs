@@ -88,15 +88,10 @@ fn or_off(setting: Option<impl fmt::Display>) -> String {
 /// What the command line asks for. If it asks for several, the one furthest down wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Command {
-    /// Run until a signal comes.
     Run,
-    /// Print the configuration.
     CheckConfig,
-    /// Probe once.
     Once,
-    /// Print the version.
     Version,
-    /// Print [`HELP`].
     Help,
 }
 

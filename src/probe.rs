@@ -63,10 +63,8 @@ impl fmt::Display for ProbeResult {
     }
 }
 
-/// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The kind.
     pub result: ProbeResult,
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
@@ -85,13 +83,11 @@ impl Outcome {
         }
     }
 
-    /// Whether the probed service is healthy.
     pub fn is_good(&self) -> bool {
         self.result == ProbeResult::Ok
     }
 }
 
-/// Probes one URL.
 #[derive(Debug)]
 pub struct Prober {
     agent: Agent,
@@ -101,7 +97,6 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Prepares the request; nothing is opened.
     pub fn new(config: &Config) -> Prober {
         let mut request = Request::new(());
         *request.method_mut() = config.method.clone();
@@ -133,7 +128,6 @@ impl Prober {
         }
     }
 
-    /// One whole probe.
     pub fn once(&self) -> Outcome {
         loop {
             // A signal may end a call early.

@@ -14,10 +14,8 @@ use crate::ports::State;
 /// (refused, reset, late, 502, 503), but a service could invent a new one for every probe.
 const REASONS: usize = 8;
 
-/// A line for the log.
 type Line = (Level, String);
 
-/// Remembers what was reported.
 #[derive(Debug)]
 pub struct Reporter<'a> {
     config: &'a Config,
@@ -31,7 +29,6 @@ pub struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
-    /// Nothing is open yet.
     pub fn new(config: &Config) -> Reporter<'_> {
         Reporter {
             config,

@@ -183,18 +183,13 @@ impl Client {
     }
 }
 
-/// The reply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// The metrics.
     Metrics,
-    /// Whether the loop moves.
     Livez,
-    /// Whether the port is open.
     Readyz,
     /// 400, too long requests and other methods included.
     BadRequest,
-    /// 404
     NotFound,
 }
 

@@ -13,10 +13,8 @@ use signal_hook::{flag, low_level};
 
 use crate::sys::{self, POLLIN};
 
-/// Why a sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// The time is up.
     Time,
     /// SIGUSR1: report and probe at once.
     Report,

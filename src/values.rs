@@ -34,7 +34,6 @@ pub fn count(text: &str) -> Option<u32> {
     text.parse().ok().filter(|_| !text.starts_with('+'))
 }
 
-/// Anything but nothing.
 pub fn text(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_string())
 }

@@ -1,4 +1,4 @@
-//! Takes the program's own ports.rs and lease.rs and replaces what they use of `std` by
+//! Takes the program's own ports.rs, helper.rs and lease.rs and replaces what they use of `std` by
 //! loom and the scripted kernel.
 
 use std::{env, fs};
@@ -17,6 +17,22 @@ fn main() {
         ],
     );
     model(
+        "helper",
+        &[
+            (
+                "use std::net::{SocketAddr, TcpListener}",
+                "use {crate::kernel::TcpListener, std::net::SocketAddr}",
+            ),
+            ("use std::sync::atomic", "use loom::sync::atomic"),
+            ("use std::sync::mpsc", "use crate::kernel::mpsc"),
+            ("use std::thread", "use loom::thread"),
+            (
+                "use crate::sys::{self, POLLIN,",
+                "use crate::kernel::{self as sys, POLLIN,",
+            ),
+        ],
+    );
+    model(
         "ports",
         &[
             (
@@ -24,13 +40,7 @@ fn main() {
                 "use {crate::kernel::TcpListener, std::net::SocketAddr}",
             ),
             ("use std::os::fd::OwnedFd", "use crate::kernel::OwnedFd"),
-            ("use std::sync::atomic", "use loom::sync::atomic"),
-            ("use std::sync::mpsc", "use crate::kernel::mpsc"),
-            ("use std::thread", "use loom::thread"),
-            (
-                "use crate::sys::{self, POLLIN, SO_REUSEADDR, SO_REUSEPORT}",
-                "use crate::kernel::{self as sys, POLLIN, SO_REUSEADDR, SO_REUSEPORT}",
-            ),
+            ("use crate::sys::{self,", "use crate::kernel::{self as sys,"),
         ],
     );
 }

@@ -1,5 +1,5 @@
 //! Every interleaving of renew, expire, close and open, explored by loom: the program's
-//! own lease.rs and ports.rs (build.rs) over a scripted kernel. Every story ends by
+//! own lease.rs, helper.rs and ports.rs (build.rs) over a scripted kernel. Every story ends by
 //! itself. If nobody closes a port, loom reports a deadlock.
 //!
 //!     cd tests/model && RUSTFLAGS= cargo run --release [PREEMPTIONS]
@@ -25,6 +25,10 @@ mod journal {
     pub fn die(line: &str) -> ! {
         panic!("{line}")
     }
+}
+
+mod helper {
+    include!(concat!(env!("OUT_DIR"), "/helper.rs"));
 }
 
 mod ports {

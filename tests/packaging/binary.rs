@@ -271,7 +271,7 @@ fn unsafe_code_is_in_one_small_file() {
         panic!("{with_unsafe:?}");
     };
     assert_eq!(name, "sys.rs");
-    assert!(text.lines().count() < 80);
+    assert!(text.lines().count() < 150);
     let blocks = text.matches("unsafe {").count();
     assert_eq!(blocks, text.matches("// SAFETY: ").count());
     assert_eq!(text.matches("allow(").count(), 1);

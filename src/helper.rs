@@ -1,0 +1,185 @@
+//! The thread that serves one address: it accepts, closes at once, and watches the lease.
+//! It is there from the first opening to the end, and is handed each new socket before
+//! it listens.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use crate::accept::{Connections, is_transient};
+use crate::journal;
+use crate::lease::Lease;
+use crate::reason::reason;
+use crate::sys::{self, POLLIN, SO_REUSEADDR, SO_REUSEPORT};
+
+/// How long an opening waits for its helper. A helper answers within 50 us; on a node
+/// under load it may not run for 100 ms, which is no reason to stay closed. One that
+/// takes longer hangs in the kernel, and would not watch the lease.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How soon a helper looks again at a socket that was to be closed and does not listen yet.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// The socket of one opening, shared with the helper. Always a new one: listening again
+/// on one that was shut down would orphan connections in CLOSE_WAIT, and those block the
+/// port for good.
+#[derive(Debug)]
+pub struct Listener {
+    pub socket: TcpListener,
+    closed: AtomicBool,
+}
+
+impl Listener {
+    /// Not yet bound.
+    pub fn new(address: SocketAddr) -> io::Result<Arc<Listener>> {
+        let socket = sys::socket(address, &[SO_REUSEADDR, SO_REUSEPORT])?;
+        Ok(Arc::new(Listener {
+            socket: socket.into(),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, SeqCst);
+        self.stop();
+    }
+
+    /// Stops listening: the next SYN gets RST, even while descriptors of the socket remain,
+    /// and a waiting helper wakes up. False if the socket did not listen.
+    fn stop(&self) -> bool {
+        match sys::shutdown(&self.socket) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => false,
+            // A security policy, perhaps. Only the end of the process closes the port now.
+            Err(error) => journal::die(&format!("cannot close the port: {}", reason(&error))),
+        }
+    }
+}
+
+/// The thread that serves one address.
+#[derive(Debug)]
+pub struct Helper {
+    orders: Sender<Order>,
+    news: Receiver<News>,
+    /// It has a listener that it has not given up yet, as far as is known.
+    busy: bool,
+}
+
+#[derive(Debug)]
+enum Order {
+    /// From now on the lease closes this socket, which does not listen yet.
+    Watch(Arc<Listener>),
+    /// It listens.
+    Accept,
+}
+
+#[derive(Debug)]
+enum News {
+    Watching,
+    /// With the error that ended it, or none if the loop or the lease did.
+    Stopped(Option<io::Error>),
+}
+
+impl Helper {
+    pub fn start(lease: &Arc<Lease>, connections: &Arc<Connections>) -> io::Result<Helper> {
+        let (lease, connections) = (Arc::clone(lease), Arc::clone(connections));
+        let ((orders, ours), (tell, news)) = (mpsc::channel(), mpsc::channel());
+        let thread = thread::Builder::new().name("accept".to_string());
+        thread.spawn(move || {
+            while let Ok(order) = ours.recv() {
+                if let Order::Watch(listener) = order {
+                    let _ = tell.send(News::Watching);
+                    let error = serve(&listener, &ours, &lease, &connections);
+                    drop(listener);
+                    let _ = tell.send(News::Stopped(error));
+                }
+            }
+        })?;
+        Ok(Helper {
+            orders,
+            news,
+            busy: false,
+        })
+    }
+
+    /// Hands it a listener that does not listen yet, and returns when it watches it.
+    pub fn watch(&mut self, listener: &Arc<Listener>) -> Result<(), String> {
+        let hangs = || "the helper of an earlier opening hangs".to_string();
+        while self.busy {
+            let news = self.news.recv_timeout(PATIENCE).map_err(|_| hangs())?;
+            self.busy = matches!(news, News::Watching);
+        }
+        self.busy = true;
+        let _ = self.orders.send(Order::Watch(Arc::clone(listener)));
+        match self.news.recv_timeout(PATIENCE) {
+            Ok(News::Watching) => Ok(()),
+            _ => {
+                listener.close();
+                self.accept();
+                Err(hangs())
+            }
+        }
+    }
+
+    pub fn accept(&self) {
+        let _ = self.orders.send(Order::Accept);
+    }
+
+    /// Whether it no longer serves its listener: because of an error, or because the lease
+    /// expired.
+    pub fn has_stopped(&mut self) -> Option<Option<io::Error>> {
+        if !self.busy {
+            return Some(None);
+        }
+        let Ok(News::Stopped(error)) = self.news.try_recv() else {
+            return None;
+        };
+        self.busy = false;
+        Some(error)
+    }
+}
+
+/// What a helper does with one listener. Returns the error that ended it, or none if the
+/// loop closed the port or the lease expired.
+fn serve(
+    listener: &Listener,
+    orders: &Receiver<Order>,
+    lease: &Lease,
+    connections: &Connections,
+) -> Option<io::Error> {
+    while let Err(RecvTimeoutError::Timeout) = orders.recv_timeout(lease.left().unwrap_or(RETRY)) {
+        if lease.left().is_none() && listener.stop() {
+            return None;
+        }
+    }
+    loop {
+        let Some(left) = lease.left() else {
+            listener.stop();
+            return None;
+        };
+        let accepted = match sys::wait(&listener.socket, POLLIN, left) {
+            Ok(true) => listener.socket.accept().map(drop),
+            // The lease has expired or was renewed.
+            Ok(false) => continue,
+            Err(error) => Err(error),
+        };
+        match accepted {
+            // Dropping the connection closes it: the handshake was the answer.
+            Ok(()) => connections.add(),
+            Err(_) if listener.closed.load(SeqCst) => return None,
+            Err(error) if is_transient(&error) => {}
+            // Out of descriptors or memory, or an error that nobody foresaw. Accepting
+            // again at once would spin; waiting would leave a port open that nobody
+            // serves. The loop notices in its next cycle and opens the port again in
+            // the one after.
+            Err(error) => {
+                listener.stop();
+                return Some(error);
+            }
+        }
+    }
+}

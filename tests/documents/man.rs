@@ -93,20 +93,24 @@ fn options_are_those_of_the_program() {
 
 #[test]
 fn exit_codes_are_those_of_main() {
-    let main = include_str!("../../src/main.rs");
-    let mut of_main: BTreeSet<u8> = main
-        .lines()
-        .filter_map(|line| line.strip_prefix("const ")?.split_once(": u8 = "))
+    let source = [
+        include_str!("../../src/main.rs"),
+        include_str!("../../src/journal.rs"),
+    ];
+    let mut of_main: BTreeSet<u8> = source
+        .iter()
+        .flat_map(|file| file.lines())
+        .filter_map(|line| line.split_once("const ")?.1.split_once(": u8 = "))
         .map(|(_, value)| value.trim_end_matches(';').parse().unwrap())
         .collect();
-    assert_eq!(of_main.len(), 3, "cannot read main.rs any more");
+    assert_eq!(of_main.len(), 3, "cannot read the source any more");
     of_main.insert(0);
     let of_page: BTreeSet<u8> = section("EXIT STATUS")
         .lines()
         .filter_map(|line| line.strip_prefix(".It "))
         .map(|value| value.parse().unwrap())
         .collect();
-    assert_eq!(of_page, of_main, "page (left), main.rs (right)");
+    assert_eq!(of_page, of_main, "page (left), program (right)");
 }
 
 /// Names with the key of their label, as in `healthport_transitions_total{to=`.
@@ -149,7 +153,9 @@ fn messages_are_those_of_the_source() {
             source += line.strip_suffix('\\').unwrap_or(line);
         }
     }
-    let source = source.replace("{still}", "still ");
+    let source = source
+        .replace("{still}", "still ")
+        .replace("{compressed}", "");
     let messages = man::messages(&[
         "Of the port",
         "Reasons",
@@ -160,8 +166,8 @@ fn messages_are_those_of_the_source() {
     assert!(messages.len() > 60, "cannot read DIAGNOSTICS any more");
     // The last is the standard library's.
     for message in messages.iter().filter(|m| !m.starts_with("panicked at")) {
-        // The program joins some of them by a colon or a semicolon.
-        for fixed in message.split(|c: char| c.is_ascii_uppercase() || ":;".contains(c)) {
+        // The program joins some of them by a comma, a colon or a semicolon.
+        for fixed in message.split(|c: char| c.is_ascii_uppercase() || ",:;".contains(c)) {
             let fixed = fixed.trim_matches(|c: char| !c.is_ascii_lowercase());
             assert!(
                 source.contains(fixed),

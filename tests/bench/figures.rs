@@ -15,17 +15,19 @@ mod scale;
 mod storm;
 mod subject;
 mod table;
+mod waits;
 
 use std::{env, fs};
 
 /// It needs a program that is in no package, so it runs only when asked for.
 const PEERS: &str = "peers";
-const SECTIONS: [(&str, fn()); 6] = [
+const SECTIONS: [(&str, fn()); 7] = [
     ("reaction", reaction::print),
     ("interval", interval::print),
     ("cost", cost::print),
     ("storm", storm::print),
     ("scale", scale::print),
+    ("waits", waits::print),
     (PEERS, peers::print),
 ];
 

@@ -4,13 +4,15 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::zoo::Way;
 use crate::common::{
-    BINARY, NOT_READY, READY, Service, drain, eventually, finish, own_address, read_head,
+    BINARY, Healthport, NOT_READY, READY, Service, drain, eventually, finish, own_address,
+    read_head,
 };
 use healthport::config::Config;
 use healthport::options;
@@ -475,6 +477,35 @@ fn an_interim_answer_is_not_the_answer() {
         .is_good()
     );
     assert!(!answer(format!("HTTP/1.1 100 Continue\r\n\r\n{NOT_READY}")).is_good());
+}
+
+/// The port follows the head; the connection ends when the service has written its answer.
+#[test]
+fn a_service_that_writes_on_sees_no_broken_pipe() {
+    let address = own_address();
+    let service = Service::router(address);
+    let (whole, broken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counters = (Arc::clone(&whole), Arc::clone(&broken));
+    service.does(move |mut stream| {
+        read_head(&mut stream);
+        let written = [READY.as_bytes(), &[b'x'; 500], &[b'x'; 500], &[b'x'; 500]]
+            .iter()
+            .try_for_each(|part| {
+                thread::sleep(Duration::from_millis(1));
+                stream.write_all(part)
+            });
+        drain(&mut stream);
+        let counter = if written.is_ok() {
+            &counters.0
+        } else {
+            &counters.1
+        };
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let healthport = Healthport::start(address, &service, &["--interval", "200ms"]);
+    healthport.opens();
+    eventually("20 answers", || whole.load(Ordering::SeqCst) >= 20);
+    assert_eq!(broken.load(Ordering::SeqCst), 0);
 }
 
 #[test]

@@ -85,103 +85,52 @@ impl Metrics {
         self.counters.open.load(Relaxed) && self.is_live()
     }
 
-    /// The Prometheus text exposition format, version 0.0.4: one call per metric.
+    /// The Prometheus text exposition format, version 0.0.4.
     pub fn text(&self) -> String {
-        let counters = &self.counters;
-        let count = |counter: &AtomicU64| counter.load(Relaxed);
-        let flag = |flag: &AtomicBool| u8::from(flag.load(Relaxed));
-        let time = |time: &AtomicU64| fraction(time.load(Relaxed), 1_000);
+        let mut text = String::new();
+        for (name, kind, help, samples) in self.table() {
+            text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+            for (labels, value) in samples {
+                text += &format!("{name}{labels} {value}\n");
+            }
+        }
+        text
+    }
+
+    /// One line per metric: its name, kind and help, and its samples.
+    #[rustfmt::skip]
+    fn table(&self) -> [(&str, &str, &str, Samples); 15] {
+        let (c, checks) = (&self.counters, &self.connections);
+        let one = |value: String| vec![(String::new(), value)];
+        let flag = |flag: bool| one(u8::from(flag).to_string());
+        let count = |counter: &AtomicU64| counter.load(Relaxed).to_string();
+        let time = |millis: u64| one(fraction(millis, 1_000));
+        let at = |millis: &AtomicU64| time(millis.load(Relaxed));
+        let by_result = |result| (format!("{{result=\"{result}\"}}"), count(&c.results[result as usize]));
+        let by_state = |(to, counter): (&str, &AtomicU64)| (format!("{{to=\"{to}\"}}"), count(counter));
+        let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}").to_string();
         [
-            gauge(
-                "healthport_up",
-                "1 while the port is open.",
-                u8::from(self.is_open()),
-            ),
-            gauge(
-                "healthport_probe_success",
-                "1 if the last probe was good, before rise and fall.",
-                flag(&counters.success),
-            ),
-            gauge(
-                "healthport_probe_http_status_code",
-                "HTTP status of the last probe, 0 = no answer.",
-                count(&counters.status),
-            ),
-            metric(
-                "healthport_probe_duration_seconds",
-                "histogram",
-                "How long probes took.",
-                &counters.durations(),
-            ),
-            metric(
-                "healthport_probes_total",
-                "counter",
-                "Probes by result.",
-                &ProbeResult::ALL.map(|result| {
-                    let probes = count(&counters.results[result as usize]);
-                    (format!("{{result=\"{result}\"}}"), probes.to_string())
-                }),
-            ),
-            metric(
-                "healthport_transitions_total",
-                "counter",
-                "How often the port opened or closed.",
-                &[("open", &counters.opened), ("closed", &counters.closed)]
-                    .map(|(to, counter)| (format!("{{to=\"{to}\"}}"), count(counter).to_string())),
-            ),
-            gauge(
-                "healthport_last_transition_timestamp_seconds",
-                "When the port last changed, 0 = never.",
-                time(&counters.last_transition),
-            ),
-            gauge(
-                "healthport_last_success_timestamp_seconds",
-                "When a probe was last good, 0 = never.",
-                time(&counters.last_success),
-            ),
-            counter(
-                "healthport_connections_total",
-                "Checks accepted on the port.",
-                self.connections.count(),
-            ),
-            gauge(
-                "healthport_last_connection_timestamp_seconds",
-                "When a check was last accepted, 0 = never.",
-                fraction(self.connections.last(), 1_000),
-            ),
-            counter(
-                "healthport_listen_errors_total",
-                "Attempts to reserve or open an address that the system refused.",
-                counters.listen_errors.load(Relaxed),
-            ),
-            counter(
-                "healthport_lease_expirations_total",
-                "How often the lease of an open port expired because the loop stood still.",
-                counters.lease_expired.load(Relaxed),
-            ),
-            gauge(
-                "healthport_drained",
-                "1 while the drain file keeps the port closed.",
-                flag(&counters.drained),
-            ),
-            metric(
-                "healthport_build_info",
-                "gauge",
-                "Always 1.",
-                &[(
-                    concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}").to_string(),
-                    "1".to_string(),
-                )],
-            ),
-            gauge(
-                "process_start_time_seconds",
-                "When the process started.",
-                fraction(self.started, 1_000),
-            ),
+            ("healthport_up", "gauge", "1 while the port is open.", flag(self.is_open())),
+            ("healthport_probe_success", "gauge", "1 if the last probe was good, before rise and fall.", flag(c.success.load(Relaxed))),
+            ("healthport_probe_http_status_code", "gauge", "HTTP status of the last probe, 0 = no answer.", one(count(&c.status))),
+            ("healthport_probe_duration_seconds", "histogram", "How long probes took.", c.durations()),
+            ("healthport_probes_total", "counter", "Probes by result.", ProbeResult::ALL.map(by_result).into()),
+            ("healthport_transitions_total", "counter", "How often the port opened or closed.", [("open", &c.opened), ("closed", &c.closed)].map(by_state).into()),
+            ("healthport_last_transition_timestamp_seconds", "gauge", "When the port last changed, 0 = never.", at(&c.last_transition)),
+            ("healthport_last_success_timestamp_seconds", "gauge", "When a probe was last good, 0 = never.", at(&c.last_success)),
+            ("healthport_connections_total", "counter", "Checks accepted on the port.", one(checks.count().to_string())),
+            ("healthport_last_connection_timestamp_seconds", "gauge", "When a check was last accepted, 0 = never.", time(checks.last())),
+            ("healthport_listen_errors_total", "counter", "Attempts to reserve or open an address that the system refused.", one(count(&c.listen_errors))),
+            ("healthport_lease_expirations_total", "counter", "How often the lease of an open port expired because the loop stood still.", one(count(&c.lease_expired))),
+            ("healthport_drained", "gauge", "1 while the drain file keeps the port closed.", flag(c.drained.load(Relaxed))),
+            ("healthport_build_info", "gauge", "Always 1.", vec![(version, "1".to_string())]),
+            ("process_start_time_seconds", "gauge", "When the process started.", time(self.started)),
         ]
-        .concat()
     }
 }
+
+/// What follows a metric's name, and the value.
+type Samples = Vec<(String, String)>;
 
 impl Counters {
     fn count(&self, cycle: &Cycle, now: u64) {
@@ -225,7 +174,7 @@ impl Counters {
 
     /// The histogram. Its count is the sum of the buckets, so that the two agree in
     /// every scrape.
-    fn durations(&self) -> Vec<(String, String)> {
+    fn durations(&self) -> Samples {
         let mut probes = 0;
         let bounds = BUCKETS.iter().map(|(_, seconds)| *seconds).chain(["+Inf"]);
         let bucket = |(bound, bucket): (&str, &AtomicU64)| {
@@ -238,23 +187,6 @@ impl Counters {
         samples.push(("_count".to_string(), probes.to_string()));
         samples
     }
-}
-
-/// One metric. Each sample is a pair: what follows the name, and the value.
-fn metric(name: &str, kind: &str, help: &str, samples: &[(String, String)]) -> String {
-    let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    for (suffix, value) in samples {
-        text += &format!("{name}{suffix} {value}\n");
-    }
-    text
-}
-
-fn gauge(name: &str, help: &str, value: impl ToString) -> String {
-    metric(name, "gauge", help, &[(String::new(), value.to_string())])
-}
-
-fn counter(name: &str, help: &str, value: u64) -> String {
-    metric(name, "counter", help, &[(String::new(), value.to_string())])
 }
 
 /// `parts` of a whole of `of` parts, as a decimal number.

@@ -40,26 +40,15 @@ pub enum ProbeResult {
 
 impl ProbeResult {
     /// In the order of their discriminants.
-    pub const ALL: [ProbeResult; 6] = [
-        ProbeResult::Ok,
-        ProbeResult::Status,
-        ProbeResult::Connect,
-        ProbeResult::Timeout,
-        ProbeResult::Protocol,
-        ProbeResult::Body,
-    ];
+    pub const ALL: [ProbeResult; 6] = {
+        use ProbeResult::*;
+        [Ok, Status, Connect, Timeout, Protocol, Body]
+    };
 }
 
 impl fmt::Display for ProbeResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ProbeResult::Ok => "ok",
-            ProbeResult::Status => "status",
-            ProbeResult::Connect => "connect",
-            ProbeResult::Timeout => "timeout",
-            ProbeResult::Protocol => "protocol",
-            ProbeResult::Body => "body",
-        })
+        f.write_str(&format!("{self:?}").to_lowercase())
     }
 }
 
@@ -182,20 +171,16 @@ impl Prober {
         let Some(text) = &self.config.expect_body else {
             return answered(ProbeResult::Ok, format!("answered {status}"));
         };
-        let encoding = response.headers().get(header::CONTENT_ENCODING).cloned();
+        let is_encoded = response.headers().contains_key(header::CONTENT_ENCODING);
         match contains(response.into_body().into_reader(), text.as_bytes()) {
             Ok(true) => {
                 let sentence = format!("answered {status} with the expected body");
                 answered(ProbeResult::Ok, sentence)
             }
             Ok(false) => {
-                let compressed = match encoding {
-                    Some(encoding) => format!(", which has the encoding {encoding:?}"),
-                    None => String::new(),
-                };
-                let sentence = format!(
-                    "answered {status}, but its body{compressed} does not contain {text:?}"
-                );
+                let encoded = if is_encoded { "encoded " } else { "" };
+                let sentence =
+                    format!("answered {status}, but its {encoded}body does not contain {text:?}");
                 answered(ProbeResult::Body, sentence)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error.into()),
@@ -209,30 +194,19 @@ impl Prober {
     /// Turns an error of ureq into an Outcome; here all of them concern transport or
     /// protocol.
     fn failed(&self, error: &Error) -> Outcome {
+        let timeout = self.config.timeout;
         let (result, sentence) = match error {
             Error::Timeout(Timeout::Connect) => (
                 ProbeResult::Timeout,
-                format!("no connection within {:?}", self.config.timeout),
+                format!("no connection within {timeout:?}"),
             ),
             Error::Timeout(_) => (
                 ProbeResult::Timeout,
-                format!("no complete answer within {:?}", self.config.timeout),
+                format!("no complete answer within {timeout:?}"),
             ),
-            // Only Dial makes these.
+            // Only exchange.rs makes these.
             Error::Other(sentence) => (ProbeResult::Connect, sentence.to_string()),
-            Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => (
-                ProbeResult::Protocol,
-                "closed the connection without a complete answer".to_string(),
-            ),
-            Error::Io(error) => (
-                ProbeResult::Protocol,
-                format!("connection lost: {}", reason(error)),
-            ),
-            Error::LargeResponseHeader(..) => (
-                ProbeResult::Protocol,
-                format!("headers of more than {HEAD_LIMIT} bytes"),
-            ),
-            error => (ProbeResult::Protocol, rule(&error.to_string())),
+            error => (ProbeResult::Protocol, protocol(error)),
         };
         Outcome {
             result,
@@ -243,18 +217,33 @@ impl Prober {
     }
 }
 
-/// Which rule of HTTP an answer breaks, from ureq's words for it.
-fn rule(error: &str) -> String {
-    let reason = error.trim_start_matches("protocol: ");
+/// What is wrong with an answer, in the words of the system or of ureq.
+fn protocol(error: &Error) -> String {
+    let words = match error {
+        Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            return "closed the connection without a complete answer".to_string();
+        }
+        Error::Io(error) => return format!("connection lost: {}", reason(error)),
+        Error::LargeResponseHeader(..) => {
+            return format!("headers of more than {HEAD_LIMIT} bytes");
+        }
+        error => error.to_string(),
+    };
+    let reason = words.trim_start_matches("protocol: ");
     let reason = reason.trim_start_matches("http parse fail: ");
     let reason = reason.trim_start_matches("http parse resulted in ");
-    match reason {
-        "invalid HTTP version" | "invalid response status" | "invalid token" => {
-            format!("no HTTP answer: {reason}")
-        }
-        code if code.starts_with("invalid status code") => format!("no HTTP answer: {code}"),
-        chunk if chunk.starts_with("chunk") => {
-            format!("an answer with a body that breaks the rules: {chunk}")
+    let is_http = ![
+        "invalid HTTP",
+        "invalid response",
+        "invalid status",
+        "invalid token",
+    ]
+    .iter()
+    .any(|words| reason.starts_with(words));
+    match is_http {
+        false => format!("no HTTP answer: {reason}"),
+        _ if reason.starts_with("chunk") => {
+            format!("an answer with a body that breaks the rules: {reason}")
         }
         _ => format!("an answer with a header that breaks the rules: {reason}"),
     }

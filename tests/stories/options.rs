@@ -33,7 +33,7 @@ takes longer than its interval counts in place of the interval):
 closes 1.1s after a bad answer
 closes 21s after a hang
 opens 1s after a good answer
-closes 4s after the last probe if healthport itself stalls
+closes 4s after healthport itself stalls
 ";
 
 const URL: &str = "a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)";

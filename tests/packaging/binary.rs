@@ -51,7 +51,7 @@ fn it_is_static_position_independent_stripped_and_small() {
     assert!(!readelf("--dynamic").contains("NEEDED"));
     assert!(!readelf("--sections").contains(".symtab"));
     let [size, least] = [release(), floor()].map(|path| path.metadata().unwrap().len());
-    // 1.20 with Rust 1.95 on Debian 12.
+    // 1.20 with Rust 1.95 on Debian 12, 1.21 with 1.85 on Debian 13.
     let ratio = size as f64 / least as f64;
     println!("binary: {size} bytes, {ratio:.2} x the floor");
     assert!(ratio <= 1.25, "{size} bytes, {ratio:.2} x the floor");

@@ -111,18 +111,16 @@ fn rise_and_fall_count_consecutive_answers() {
     plays(&service, "++-+++--+--+----");
     let args = ["--rise", "3", "--fall", "3", "--log-level", "debug"];
     let healthport = Healthport::start(address, &service, &args);
-    healthport.says("port closed on");
-    let letters: String = healthport
-        .log()
-        .iter()
-        .filter_map(|line| match line.as_str() {
-            line if line.starts_with("probe: ok") => Some('+'),
-            line if line.starts_with("probe: status") => Some('-'),
-            line if line.starts_with("port open on") => Some('O'),
-            line if line.starts_with("port closed on") => Some('C'),
-            _ => None,
-        })
-        .collect();
+    let letter = |line: &String| match line.as_str() {
+        line if line.starts_with("probe: ok") => Some('+'),
+        line if line.starts_with("probe: status") => Some('-'),
+        line if line.starts_with("port open on") => Some('O'),
+        line if line.starts_with("port closed on") => Some('C'),
+        _ => None,
+    };
+    let letters = || -> String { healthport.log().iter().filter_map(letter).collect() };
+    eventually("the probe that closed it", || letters().contains("C-"));
+    let letters = letters();
     // The line of a change comes before that of the probe that caused it.
     assert!(letters.starts_with("++-++O+--+--+--C-"), "{letters}");
     assert_eq!(

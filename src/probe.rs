@@ -178,9 +178,12 @@ impl Prober {
                 answered(ProbeResult::Ok, sentence)
             }
             Ok(false) => {
-                let encoded = if is_encoded { "encoded " } else { "" };
-                let sentence =
-                    format!("answered {status}, but its {encoded}body does not contain {text:?}");
+                let sentence = match is_encoded {
+                    true => {
+                        format!("answered {status}, but its encoded body does not contain {text:?}")
+                    }
+                    false => format!("answered {status}, but its body does not contain {text:?}"),
+                };
                 answered(ProbeResult::Body, sentence)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error.into()),

@@ -83,10 +83,10 @@ impl Image {
     /// The program as the kubelet would start it: this root file system, this
     /// user, no capability.
     fn command(&self, args: &[&str]) -> Command {
+        let (user, group) = self.user.split_once(':').expect("USER:GROUP");
         let mut command = Command::new("unshare");
         command
-            .arg(format!("--map-user={}", self.user))
-            .arg(format!("--map-group={}", self.user))
+            .args(["--map-user", user, "--map-group", group])
             .args(["--root", &self.path("rootfs"), "/healthport"])
             .args(args);
         command

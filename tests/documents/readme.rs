@@ -10,8 +10,9 @@ const README: &str = include_str!("../../README.md");
 
 #[test]
 fn the_main_job_with_the_defaults() {
-    let blocks = blocks(README, "sh");
-    assert!(blocks.contains(&"cargo run --release --locked\n"));
+    let (_, rest) = README.split_once("\n## Try it\n").unwrap();
+    let commands = ["tests/demo\n", "cargo run --release --locked\n"];
+    assert_eq!(blocks(rest, "sh")[..2], commands);
     // As cargo would run it; another test is about the build.
     let mut command = Command::new(BINARY);
     let mut healthport = Healthport::spawn(own_address(), command.stderr(Stdio::piped()));

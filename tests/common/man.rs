@@ -28,38 +28,31 @@ pub fn explains(line: &str) {
     let line = line
         .split_once("[healthport] ")
         .map_or(line, |(_, line)| line);
-    let line = line.strip_prefix("healthport: ").unwrap_or(line);
+    let plain = |text: &str| text.replace(['\'', '"'], "");
+    let line = &plain(line.strip_prefix("healthport: ").unwrap_or(line));
     let (reasons, mut port) = (messages(&["Reasons"]), messages(&["Of the port"]));
     port.push("probe: RESULT: REASON");
     let is_explained = port.into_iter().any(|message| match message {
         // Of a probe, and so one of the page's; other reasons are the system's.
         _ if message.contains("REASON") && !message.contains("cannot") => reasons
             .iter()
-            .any(|reason| says(&message.replacen("REASON", reason, 1), line)),
-        _ => says(message, line),
+            .any(|reason| says(&plain(&message.replacen("REASON", reason, 1)), line)),
+        _ => says(&plain(message), line),
     });
     let others = messages(&["Of the program", "Of a start that failed", "Of the end"]);
     let mut others = others.iter().filter(|other| !other.starts_with("probe:"));
     assert!(
-        is_explained || others.any(|message| says(message, line)),
+        is_explained || others.any(|message| says(&plain(message), line)),
         "DIAGNOSTICS of man/healthport.8 lacks {line:?}"
     );
 }
 
 /// Whether a line is what a message says, quotes aside.
 fn says(message: &str, line: &str) -> bool {
-    let plain = |text: &str| text.replace(['\'', '"'], "");
-    matches(&plain(message), &plain(line))
-}
-
-fn matches(message: &str, line: &str) -> bool {
     let is_capital = |c: char| c.is_ascii_uppercase();
-    let Some(at) = message.find(is_capital) else {
-        return message == line;
-    };
-    let (fixed, rest) = message.split_at(at);
-    let end = rest.find(|c| !is_capital(c)).unwrap_or(rest.len());
-    let (word, rest) = rest.split_at(end);
+    let until = |text: &str, is_end: &dyn Fn(char) -> bool| text.find(is_end).unwrap_or(text.len());
+    let (fixed, rest) = message.split_at(until(message, &is_capital));
+    let (word, rest) = rest.split_at(until(rest, &|c| !is_capital(c)));
     let Some(line) = line.strip_prefix(fixed) else {
         return false;
     };
@@ -67,5 +60,13 @@ fn matches(message: &str, line: &str) -> bool {
         Some(blank) if SINGLE.contains(&word) => blank,
         _ => line.len(),
     };
-    (0..=longest).any(|end| line.get(end..).is_some_and(|line| matches(rest, line)))
+    // What follows the word says where it may end.
+    match &rest[..until(rest, &is_capital)] {
+        "" if word.is_empty() => line.is_empty(),
+        "" => line.len() <= longest,
+        next => line
+            .match_indices(next)
+            .take_while(|&(end, _)| end <= longest)
+            .any(|(end, _)| says(rest, &line[end..])),
+    }
 }

@@ -1,4 +1,4 @@
-//! What a cycle costs, and a running program.
+//! What a cycle costs, and a program that runs.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,7 +16,6 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(20);
-const PROBES: [usize; 3] = [1_000, 10_000, 100_000];
 
 fn open(kind: Kind, interval: Duration) -> (OneByOne, Subject) {
     let service = OneByOne::router(own_address());
@@ -26,7 +25,7 @@ fn open(kind: Kind, interval: Duration) -> (OneByOne, Subject) {
 }
 
 /// CPU time of a cycle in microseconds.
-pub fn cpu(service: &OneByOne, subject: &Subject) -> f64 {
+fn cpu(service: &OneByOne, subject: &Subject) -> f64 {
     service.answer_for(Duration::from_millis(200));
     let before = subject.cpu();
     let probes = service.answer_for(ROUND).len();
@@ -93,23 +92,6 @@ fn steady(kind: Kind) -> Steady {
     }
 }
 
-/// Resident and anonymous memory of one process after so many probes. SIGUSR1 makes it
-/// probe at once, so that 100,000 probes take seconds, not 17 minutes.
-fn memory() -> Vec<(usize, f64, f64)> {
-    let (service, subject) = open(Kind::Healthport, INTERVAL);
-    let mut probes = 1;
-    let mut measured = Vec::new();
-    for goal in PROBES {
-        while probes < goal {
-            service.answer(true);
-            subject.hurry();
-            probes += 1;
-        }
-        measured.push((goal, subject.status("VmRSS"), subject.status("RssAnon")));
-    }
-    measured
-}
-
 fn size(paths: &[&Path]) -> f64 {
     let bytes = paths.iter().map(|path| fs::metadata(path).unwrap().len());
     bytes.sum::<u64>() as f64 / 1024.0
@@ -170,10 +152,4 @@ pub fn print() {
     let tools = [Path::new("/usr/bin/curl"), Path::new("/usr/bin/socat")];
     let sizes = [size(&[Path::new(BINARY)]), size(&[floor()]), size(&tools)];
     line("binary, KiB", sizes, 0);
-
-    println!();
-    head(&["healthport after probes", "resident, KiB", "anonymous, KiB"]);
-    for (probes, resident, anonymous) in memory() {
-        row(&[probes, resident as usize, anonymous as usize].map(|value| value.to_string()));
-    }
 }

@@ -1,6 +1,6 @@
 //! What healthport costs and how fast it is, as ratios to a floor that is short enough
 //! to read (floor.rs) and to what an operator would write instead (loop.sh). `cargo
-//! bench` prints every table in about five minutes, `cargo bench -- storm` one of them.
+//! bench` prints all but peers in about three minutes, `cargo bench -- cost` one of them.
 //! On a busy machine times are noisy, so compared programs run in turns, and the load is
 //! printed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -8,11 +8,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod cost;
-mod interval;
 mod peers;
 mod reaction;
-mod scale;
-mod storm;
 mod subject;
 mod table;
 mod waits;
@@ -21,12 +18,9 @@ use std::{env, fs};
 
 /// It needs a program that is in no package, so it runs only when asked for.
 const PEERS: &str = "peers";
-const SECTIONS: [(&str, fn()); 7] = [
+const SECTIONS: [(&str, fn()); 4] = [
     ("reaction", reaction::print),
-    ("interval", interval::print),
     ("cost", cost::print),
-    ("storm", storm::print),
-    ("scale", scale::print),
     ("waits", waits::print),
     (PEERS, peers::print),
 ];

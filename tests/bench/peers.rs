@@ -76,7 +76,7 @@ pub fn print() {
         command.args(&words[1..]).env_remove("NOTIFY_SOCKET");
         let port = (address, FIRST_PORT + number as u16).into();
         names.push(name);
-        subjects.push(Subject::run(kind, command, vec![port]));
+        subjects.push(Subject::run(kind, command, port));
     }
 
     // Seconds until each port is as wanted; at most `limit`.
@@ -85,7 +85,7 @@ pub fn print() {
         let mut took = [f64::INFINITY; 4];
         while start.elapsed() < limit && took.contains(&f64::INFINITY) {
             for (took, subject) in took.iter_mut().zip(&subjects) {
-                if took.is_infinite() && kernel.listens(subject.ports[0]) == open {
+                if took.is_infinite() && kernel.listens(subject.port) == open {
                     *took = start.elapsed().as_secs_f64();
                 }
             }

@@ -17,9 +17,9 @@ const CHANGES: usize = 60;
 
 /// How long it took to close and to open, in microseconds.
 #[derive(Default)]
-pub struct Reactions {
-    pub close: Vec<f64>,
-    pub open: Vec<f64>,
+struct Reactions {
+    close: Vec<f64>,
+    open: Vec<f64>,
 }
 
 /// Pins the observer and the observed process to different cores, until dropped.
@@ -52,27 +52,21 @@ impl Drop for Cores {
     }
 }
 
-/// So many changes in each direction. With several ports, a change lasts until the last
-/// of them has followed.
-pub fn measure(kind: Kind, listeners: u16, changes: usize) -> Reactions {
+fn measure(kind: Kind) -> Reactions {
     let kernel = Kernel::new();
     let service = OneByOne::router(own_address());
-    let subject = Subject::with_listeners(kind, &service, INTERVAL, listeners);
+    let subject = Subject::start(kind, &service, INTERVAL);
     let _cores = Cores::apart(&subject);
     let mut reactions = Reactions::default();
     let mut ready = false;
-    for _ in 0..2 * changes {
+    for _ in 0..2 * CHANGES {
         // One probe without a change comes before each that changes.
         service.answer(ready);
         let mut stream = service.accept();
         ready = !ready;
         let start = Instant::now();
         write(&mut stream, ready);
-        while subject
-            .ports
-            .iter()
-            .any(|&port| kernel.listens(port) != ready)
-        {
+        while kernel.listens(subject.port) != ready {
             assert!(start.elapsed() < Duration::from_secs(10), "{kind:?} stays");
         }
         let took = start.elapsed().as_secs_f64() * 1e6;
@@ -89,7 +83,7 @@ pub fn print() {
     let mut all: [Reactions; 3] = Default::default();
     for _ in 0..ROUNDS {
         for (kind, reactions) in Kind::ALL.into_iter().zip(&mut all) {
-            let round = measure(kind, 1, CHANGES);
+            let round = measure(kind);
             reactions.close.extend(round.close);
             reactions.open.extend(round.open);
         }

@@ -1,6 +1,6 @@
 //! The three programs that are compared.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -37,57 +37,31 @@ pub fn check_tools() {
 pub struct Subject {
     kind: Kind,
     child: Child,
-    pub ports: Vec<SocketAddr>,
+    pub port: SocketAddr,
 }
 
 impl Subject {
     pub fn start(kind: Kind, service: &OneByOne, interval: Duration) -> Subject {
-        Subject::with_listeners(kind, service, interval, 1)
-    }
-
-    /// With so many listening addresses.
-    pub fn with_listeners(
-        kind: Kind,
-        service: &OneByOne,
-        interval: Duration,
-        listeners: u16,
-    ) -> Subject {
-        let address = own_address();
-        let ports: Vec<SocketAddr> = (0..listeners)
-            .map(|number| (address, FIRST_PORT + number).into())
-            .collect();
-        let command = command(kind, service, interval, address, &ports);
-        Subject::run(kind, command, ports)
-    }
-
-    /// A healthport with default flags, but for the interval.
-    pub fn with_defaults(service: &OneByOne, interval: Duration, port: SocketAddr) -> Subject {
-        let ports = vec![port];
-        let command = healthport(service, interval, &ports);
-        Subject::run(Kind::Healthport, command, ports)
+        let port = (own_address(), FIRST_PORT).into();
+        Subject::run(kind, command(kind, service, interval, port), port)
     }
 
     /// With a command of its own. `kind` only says how it ends: a shell with its children.
-    pub fn run(kind: Kind, mut command: Command, ports: Vec<SocketAddr>) -> Subject {
+    pub fn run(kind: Kind, mut command: Command, port: SocketAddr) -> Subject {
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("start what is measured");
-        Subject { kind, child, ports }
+        Subject { kind, child, port }
     }
 
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Makes healthport probe at once.
-    pub fn hurry(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::USR1).expect("send SIGUSR1");
-    }
-
-    /// Answers until every port is open.
+    /// Answers until the port is open.
     pub fn opens(&self, service: &OneByOne, kernel: &Kernel) {
         service.answer(true);
         let end = Instant::now() + Duration::from_secs(10);
-        while !self.ports.iter().all(|&port| kernel.listens(port)) {
+        while !kernel.listens(self.port) {
             assert!(Instant::now() < end, "{:?} does not open", self.kind);
             thread::sleep(Duration::from_millis(1));
         }
@@ -140,42 +114,27 @@ impl Drop for Subject {
     }
 }
 
-fn healthport(service: &OneByOne, interval: Duration, ports: &[SocketAddr]) -> Command {
-    let mut command = Command::new(BINARY);
-    let interval = format!("{}ms", interval.as_millis());
-    command.args(["--url", &service.url(), "--interval", &interval]);
-    command.args(["--log-level", "error"]);
-    for port in ports {
-        command.args(["--listen", &port.to_string()]);
-    }
-    command.env_remove("NOTIFY_SOCKET");
-    command
-}
-
-fn command(
-    kind: Kind,
-    service: &OneByOne,
-    interval: Duration,
-    address: IpAddr,
-    ports: &[SocketAddr],
-) -> Command {
+fn command(kind: Kind, service: &OneByOne, interval: Duration, port: SocketAddr) -> Command {
     let mut command;
     match kind {
         Kind::Healthport => {
-            command = healthport(service, interval, ports);
+            command = Command::new(BINARY);
+            let interval = format!("{}ms", interval.as_millis());
+            command.args(["--url", &service.url(), "--interval", &interval]);
+            command.args(["--listen", &port.to_string(), "--log-level", "error"]);
             // The floor and the curl loop act on a single bad answer too.
-            command.args(["--fall", "1"]);
+            command.args(["--fall", "1"]).env_remove("NOTIFY_SOCKET");
         }
         Kind::Floor => {
             command = Command::new(floor());
             command.arg(service.address.to_string());
-            command.args([interval.as_millis().to_string(), ports[0].to_string()]);
+            command.args([interval.as_millis().to_string(), port.to_string()]);
         }
         Kind::Shell => {
             command = Command::new("sh");
             command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/loop.sh"));
             command.args([&service.url(), &interval.as_secs_f64().to_string()]);
-            command.args([address.to_string(), ports[0].port().to_string()]);
+            command.args([port.ip().to_string(), port.port().to_string()]);
             command.process_group(0);
         }
     }

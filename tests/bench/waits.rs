@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use healthport::options;
 
-use crate::common::{Healthport, Service, own_address};
+use crate::common::{Healthport, Service};
 use crate::table::{head, percentile, row};
 
 const CONFIGURATIONS: u64 = 30;
@@ -23,11 +23,9 @@ fn measure(seed: u64) -> (f64, f64) {
         format!("--fall={}", random.u32(1..=4)),
     ];
     let (_, config) = options::parse(args.iter().map(Into::into)).unwrap();
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
+    let service = Service::start();
     let args = args.each_ref().map(String::as_str);
-    let healthport = Healthport::with_defaults(address, &service, &args);
+    let healthport = Healthport::with_defaults(service.address.ip(), &service, &args);
     healthport.opens();
     // At any moment of the interval.
     thread::sleep(Duration::from_millis(interval + random.u64(..interval)));

@@ -194,6 +194,13 @@ impl Service {
         Service::new((address, 1936))
     }
 
+    /// A router that is ready.
+    pub fn start() -> Service {
+        let service = Service::router(own_address());
+        service.ready();
+        service
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}/healthz/ready", self.address)
     }
@@ -201,12 +208,18 @@ impl Service {
     /// From now on: read the request, send these bytes, close.
     pub fn says(&self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref().to_vec();
-        let requests = Arc::clone(&self.requests);
+        self.answers(move |_| bytes.clone());
+    }
+
+    /// From now on: read the request, send what this makes of its number, close.
+    pub fn answers<A: AsRef<[u8]>>(&self, answer: impl Fn(usize) -> A + Send + Sync + 'static) {
+        let (requests, next) = (Arc::clone(&self.requests), AtomicUsize::new(0));
         self.does(move |mut stream| {
             // Not under the lock: one that is slow to ask holds up no other.
             let head = read_head(&mut stream);
             requests.lock().unwrap().push(head);
-            let _ = stream.write_all(&bytes);
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.write_all(answer(number).as_ref());
         });
     }
 
@@ -236,6 +249,12 @@ impl Service {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits for so many more probes.
+    pub fn is_probed(&self, count: usize) {
+        let enough = self.connections() + count;
+        eventually("more probes", || self.connections() >= enough);
+    }
+
     /// Waits until the probes stop.
     pub fn is_left_alone(&self) {
         let mut probes = self.connections();
@@ -246,9 +265,7 @@ impl Service {
             before == probes
         });
     }
-}
 
-impl Service {
     /// From now on nobody listens.
     pub fn is_gone(&self) {
         self.gone.store(true, Ordering::SeqCst);
@@ -487,6 +504,34 @@ impl Drop for Healthport {
             log.iter().for_each(|line| man::explains(line));
         }
     }
+}
+
+/// A healthport that has closed its port after a first answer of 500, and its service.
+pub fn closed(args: &[&str]) -> (Service, Healthport) {
+    let service = Service::router(own_address());
+    let healthport = Healthport::start(service.address.ip(), &service, args);
+    healthport.says("port closed: answered 500");
+    (service, healthport)
+}
+
+/// A healthport that has opened its port, and its service.
+pub fn opened(args: &[&str]) -> (Service, Healthport) {
+    let service = Service::start();
+    let healthport = Healthport::start(service.address.ip(), &service, args);
+    healthport.opens();
+    (service, healthport)
+}
+
+/// The same, and the log, which nobody reads: soon the pipe is full, and the loop stalls
+/// in a line.
+pub fn opened_unread(args: &[&str]) -> (Service, Healthport, File) {
+    let service = Service::start();
+    let (log, stderr) = small_pipe();
+    let mut command = Healthport::command(service.address.ip(), &service, args);
+    command.args(["--log-level", "trace"]).stderr(stderr);
+    let healthport = Healthport::spawn(service.address.ip(), &mut command);
+    healthport.opens();
+    (service, healthport, log)
 }
 
 /// Our end of a small pipe, and the other one for standard error.

@@ -4,47 +4,34 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
-use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crate::common::{
-    Folder, Healthport, PATIENCE, READY, Service, eventually, is_open, own_address, proc,
-    read_head, within,
+    Folder, Healthport, NOT_READY, PATIENCE, READY, Service, closed, eventually, is_open, opened,
+    own_address, proc, read_head, within,
 };
 use rustix::process::Signal;
 
-/// Waits until the program has probed `count` more times.
-fn probes(service: &Service, count: usize) {
-    let enough = service.connections() + count;
-    eventually("more probes", || service.connections() >= enough);
-}
-
 #[test]
 fn the_port_follows_the_service() {
-    let address = own_address();
-    let service = Service::router(address);
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.says("port closed: answered 500, expected 200");
-    assert!(
-        !healthport.is_open(),
-        "a first answer that is bad does not open"
-    );
-    service.ready();
-    healthport.opens();
-    service.hangs();
-    healthport.closes();
-    service.ready();
-    healthport.opens();
-    service.says("garbage");
-    healthport.closes();
-    service.ready();
-    healthport.opens();
-    service.says("HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n");
-    healthport.closes();
+    let (service, healthport) = closed(&[]);
+    assert!(!healthport.is_open(), "a first answer that is bad");
+    let moved = "HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n";
+    for bad in [None, Some("garbage"), Some(moved)] {
+        service.ready();
+        healthport.opens();
+        match bad {
+            Some(answer) => service.says(answer),
+            None => service.hangs(),
+        }
+        healthport.closes();
+    }
     // The port closes before its helper has ended, and a probe has a socket too: count
     // what there is between two probes.
     let threads = |count| eventually("so many threads", || healthport.status("Threads") == count);
@@ -66,68 +53,43 @@ fn the_port_follows_the_service() {
 
 #[test]
 fn every_probe_is_a_line_at_debug_only() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(address, &service, &["--log-level", "debug"]);
+    let (service, healthport) = opened(&["--log-level", "debug"]);
     healthport.says("probe: ok: answered 200");
     let before = healthport.count("probe: ok");
-    probes(&service, 10);
+    service.is_probed(10);
     eventually("a line for each", || {
         healthport.count("probe: ok") >= before + 9
     });
-    let quiet = Healthport::start(own_address(), &service, &["--log-level", "error"]);
-    quiet.opens();
-    probes(&service, 10);
+    let (service, quiet) = opened(&["--log-level", "error"]);
+    service.is_probed(10);
     assert!(quiet.log().is_empty(), "{:#?}", quiet.log());
-}
-
-/// Makes the service play a script, one answer per probe: `+` good, `-` bad.
-fn plays(service: &Service, script: &'static str) -> Arc<AtomicUsize> {
-    let next = Arc::new(AtomicUsize::new(0));
-    let position = Arc::clone(&next);
-    service.does(move |mut stream| {
-        read_head(&mut stream);
-        let good = script
-            .as_bytes()
-            .get(position.fetch_add(1, Ordering::SeqCst))
-            == Some(&b'+');
-        let _ = stream.write_all(
-            if good {
-                READY
-            } else {
-                crate::common::NOT_READY
-            }
-            .as_bytes(),
-        );
-    });
-    next
 }
 
 #[test]
 fn rise_and_fall_count_consecutive_answers() {
-    let address = own_address();
-    let service = Service::router(address);
-    plays(&service, "++-+++--+--+----");
+    let service = Service::router(own_address());
+    service.answers(|number| match b"++-+++--+--+----".get(number) {
+        Some(b'+') => READY,
+        _ => NOT_READY,
+    });
     let args = ["--rise", "3", "--fall", "3", "--log-level", "debug"];
-    let healthport = Healthport::start(address, &service, &args);
-    let letter = |line: &String| match line.as_str() {
-        line if line.starts_with("probe: ok") => Some('+'),
-        line if line.starts_with("probe: status") => Some('-'),
-        line if line.starts_with("port open on") => Some('O'),
-        line if line.starts_with("port closed on") => Some('C'),
-        _ => None,
+    let healthport = Healthport::start(service.address.ip(), &service, &args);
+    let letters = [
+        ("probe: ok", '+'),
+        ("probe: status", '-'),
+        ("port open on", 'O'),
+        ("port closed on", 'C'),
+    ];
+    let letter = |line: &String| {
+        let letter = letters.iter().find(|(start, _)| line.starts_with(start));
+        letter.map(|(_, letter)| letter)
     };
     let letters = || -> String { healthport.log().iter().filter_map(letter).collect() };
     eventually("the probe that closed it", || letters().contains("C-"));
     let letters = letters();
     // The line of a change comes before that of the probe that caused it.
     assert!(letters.starts_with("++-++O+--+--+--C-"), "{letters}");
-    assert_eq!(
-        healthport.count("3 of 3"),
-        0,
-        "a count that is full is a change"
-    );
+    assert_eq!(healthport.count("3 of 3"), 0, "a full count is a change");
 }
 
 /// --check-config prints for the defaults: closes 1.1 s after a bad answer and 7 s after
@@ -137,13 +99,13 @@ fn rise_and_fall_count_consecutive_answers() {
 fn the_defaults_react_in_the_times_that_they_print() {
     const NOISE: Duration = Duration::from_secs(5);
     let ms = Duration::from_millis;
-    let address = own_address();
-    let service = Service::router(address);
+    let service = Service::start();
+    let address = service.address.ip();
     let healthport = Healthport::with_defaults(address, &service, &["--timeout", "3s"]);
-    let changes = |within: Duration, open: bool| {
+    let changes = |limit: Duration, open: bool| {
         let start = Instant::now();
-        let what = if open { "open port" } else { "closed port" };
-        crate::common::within(within + NOISE, what, || healthport.is_open() == open);
+        let what = format!("the port is open: {open}");
+        within(limit + NOISE, &what, || healthport.is_open() == open);
         start.elapsed()
     };
     let mut fastest = Duration::MAX;
@@ -171,20 +133,13 @@ fn the_defaults_react_in_the_times_that_they_print() {
 /// moment (7 and 9 s measured).
 #[test]
 fn answers_that_are_late_do_not_close_the_port() {
-    let address = own_address();
-    let service = Service::router(address);
-    let asked = AtomicUsize::new(0);
-    service.does(move |mut stream| {
-        read_head(&mut stream);
-        let late = match asked.fetch_add(1, Ordering::SeqCst) {
-            1 => 9,
-            2 => 7,
-            _ => 0,
-        };
+    let service = Service::router(own_address());
+    service.answers(|number| {
+        let late = [0, 9, 7].get(number).copied().unwrap_or(0);
         thread::sleep(Duration::from_secs(late));
-        let _ = stream.write_all(READY.as_bytes());
+        READY
     });
-    let healthport = Healthport::with_defaults(address, &service, &[]);
+    let healthport = Healthport::with_defaults(service.address.ip(), &service, &[]);
     healthport.opens();
     within(2 * PATIENCE, "both late answers", || {
         service.connections() > 4
@@ -195,16 +150,10 @@ fn answers_that_are_late_do_not_close_the_port() {
 
 #[test]
 fn two_reasons_in_turn_are_two_lines() {
-    let address = own_address();
-    let service = Service::router(address);
-    let number = AtomicUsize::new(502);
-    service.does(move |mut stream| {
-        read_head(&mut stream);
-        let status = number.fetch_xor(502 ^ 504, Ordering::SeqCst);
-        let _ = write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
-    });
-    let healthport = Healthport::start(address, &service, &[]);
-    probes(&service, 50);
+    let service = Service::router(own_address());
+    service.answers(|number| format!("HTTP/1.1 {} X\r\n\r\n", 502 + number % 2));
+    let healthport = Healthport::start(service.address.ip(), &service, &[]);
+    service.is_probed(50);
     assert_eq!(healthport.log().len(), 3, "{:#?}", healthport.log());
 }
 
@@ -212,47 +161,32 @@ fn two_reasons_in_turn_are_two_lines() {
 /// probe that overran.
 #[test]
 fn probes_keep_their_interval() {
-    let address = own_address();
-    let service = Service::router(address);
+    let ms = Duration::from_millis;
+    let service = Service::router(own_address());
     let starts = Arc::new(Mutex::new(Vec::new()));
-    let (times, slow) = (Arc::clone(&starts), Arc::new(AtomicUsize::new(0)));
-    let number = Arc::clone(&slow);
-    service.does(move |mut stream| {
+    let times = Arc::clone(&starts);
+    service.answers(move |number| {
         times.lock().unwrap().push(Instant::now());
-        read_head(&mut stream);
         // The tenth takes five intervals.
-        if number.fetch_add(1, Ordering::SeqCst) == 9 {
-            thread::sleep(Duration::from_millis(500));
-        }
-        let _ = stream.write_all(READY.as_bytes());
+        thread::sleep(if number == 9 { ms(500) } else { ms(0) });
+        READY
     });
-    let _healthport = Healthport::start(address, &service, &["--interval", "100ms"]);
+    let args = ["--interval", "100ms"];
+    let _healthport = Healthport::start(service.address.ip(), &service, &args);
     eventually("thirty probes", || starts.lock().unwrap().len() >= 30);
     let starts = starts.lock().unwrap();
-    let gap = |from: usize, to: usize| starts[to] - starts[from];
     // Nine intervals, five for the slow probe, then nineteen more: a burst would make
     // them shorter, drift longer.
-    assert!(gap(9, 10) >= Duration::from_millis(490), "{:?}", gap(9, 10));
-    assert!(
-        gap(10, 29) >= Duration::from_millis(1850),
-        "a burst: {:?}",
-        gap(10, 29)
-    );
-    assert!(
-        gap(10, 29) < Duration::from_millis(1900) + Duration::from_secs(5),
-        "{:?}",
-        gap(10, 29)
-    );
+    let (slow, then) = (starts[10] - starts[9], starts[29] - starts[10]);
+    assert!(slow >= ms(490), "{slow:?}");
+    assert!(then >= ms(1850), "a burst: {then:?}");
+    assert!(then < ms(1900 + 5000), "{then:?}");
 }
 
 /// A loop that asks the clock again and again would do the same otherwise.
 #[test]
 fn it_sleeps_between_two_probes() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(address, &service, &["--interval", "1m"]);
-    healthport.opens();
+    let (_service, healthport) = opened(&["--interval", "1m"]);
     let sleeps = || proc::sleeps(healthport.child.id());
     eventually("it sleeps", sleeps);
     for _ in 0..20 {
@@ -261,25 +195,25 @@ fn it_sleeps_between_two_probes() {
     }
 }
 
-/// First the port closes, then the process ends.
-fn ends(mut healthport: Healthport, signal: Signal) {
-    healthport.signal(signal);
-    // In about 1 ms. What these tests wait for is far shorter than the minute that the
-    // sleep or the probe takes which the signal interrupts.
-    healthport.closes();
-    assert_eq!(healthport.exits().code(), Some(0));
-}
-
+/// In about 1 ms: in the sleep, between short probes, and in a probe that hangs (with
+/// --fall 2 the port is still open then).
 #[test]
 fn a_signal_closes_the_port_and_ends_the_process() {
     for signal in [Signal::TERM, Signal::INT] {
-        for interval in ["20ms", "1m"] {
-            let address = own_address();
-            let service = Service::router(address);
-            service.ready();
-            let healthport = Healthport::start(address, &service, &["--interval", interval]);
-            healthport.opens();
-            ends(healthport, signal);
+        for args in [
+            &["--interval", "1m"][..],
+            &["--interval", "20ms"],
+            &["--timeout", "1m", "--fall", "2"],
+        ] {
+            let (service, mut healthport) = opened(args);
+            if args.contains(&"--timeout") {
+                service.hangs();
+                service.is_probed(1);
+                assert!(healthport.is_open());
+            }
+            healthport.signal(signal);
+            healthport.closes();
+            assert_eq!(healthport.exits().code(), Some(0));
         }
     }
 }
@@ -292,25 +226,17 @@ fn a_stop_in_the_sleep_is_said() {
     for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
         let last = format!("{name}: port closed, stopping; it was: port open: answered 200 (for ");
         let said = (0..10).any(|_| {
-            let (address, folder) = (own_address(), Folder::new());
-            let path = folder.file("notify");
-            let datagrams = manager(UnixDatagram::bind(&path).unwrap());
-            let service = Service::router(address);
-            service.ready();
-            let args = ["--interval", "1m"];
-            let mut healthport = notified(path.to_str().unwrap(), address, &service, &args, "0");
+            let (service, folder) = (Service::start(), Folder::new());
+            let manager = Manager::new(folder.file("notify").to_str().unwrap());
+            let mut healthport = notified(&manager.name, &service, &["--interval", "1m"], "0");
             healthport.says("port open on");
             healthport.signal(signal);
             healthport.exits();
             let said = healthport.log().iter().any(|line| line.starts_with(&last));
-            let stopping = || {
-                let datagrams = datagrams.lock().unwrap();
-                datagrams
-                    .iter()
-                    .any(|datagram| datagram == "STOPPING=1\nSTATUS=stopping")
-            };
             if said {
-                eventually("systemd hears it too", stopping);
+                eventually("systemd hears it too", || {
+                    manager.count("STOPPING=1\nSTATUS=stopping") == 1
+                });
             }
             said
         });
@@ -319,29 +245,8 @@ fn a_stop_in_the_sleep_is_said() {
 }
 
 #[test]
-fn a_signal_does_not_wait_for_a_hung_probe() {
-    for signal in [Signal::TERM, Signal::INT] {
-        let address = own_address();
-        let service = Service::router(address);
-        service.ready();
-        // With fall 2 the port is still open while the second probe hangs.
-        let args = ["--timeout", "1m", "--fall", "2"];
-        let healthport = Healthport::start(address, &service, &args);
-        healthport.opens();
-        service.hangs();
-        probes(&service, 1);
-        assert!(healthport.is_open());
-        ends(healthport, signal);
-    }
-}
-
-#[test]
 fn sigusr1_reports_and_probes_at_once() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(address, &service, &["--interval", "1m"]);
-    healthport.opens();
+    let (service, healthport) = opened(&["--interval", "1m"]);
     service.not_ready();
     let before = service.connections();
     healthport.signal(Signal::USR1);
@@ -355,8 +260,7 @@ fn sigusr1_reports_and_probes_at_once() {
 /// EINTR in the middle of an answer does not make it a bad one.
 #[test]
 fn signals_during_a_probe_do_not_fail_it() {
-    let address = own_address();
-    let service = Service::router(address);
+    let (service, healthport) = opened(&[]);
     service.does(|mut stream| {
         read_head(&mut stream);
         for byte in READY.bytes() {
@@ -364,83 +268,66 @@ fn signals_during_a_probe_do_not_fail_it() {
             let _ = stream.write_all(&[byte]);
         }
     });
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.opens();
     let enough = service.connections() + 10;
     while service.connections() < enough {
         healthport.signal(Signal::USR1);
         thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(
-        healthport.count("port closed"),
-        0,
-        "{:#?}",
-        healthport.log()
-    );
+    let log = healthport.log();
+    assert_eq!(healthport.count("port closed"), 0, "{log:#?}");
     assert!(healthport.is_open());
 }
 
 #[test]
 fn the_drain_file_closes_whatever_the_service_says() {
-    let (address, folder) = (own_address(), Folder::new());
+    let folder = Folder::new();
     let drain = folder.file("drain");
-    let service = Service::router(address);
-    service.ready();
     let path = drain.to_str().unwrap();
-    let healthport = Healthport::start(address, &service, &["--drain-file", path]);
-    healthport.opens();
-    std::fs::write(&drain, "").unwrap();
+    let (service, healthport) = opened(&["--drain-file", path]);
+    fs::write(&drain, "").unwrap();
     healthport.closes();
-    healthport.says(&format!(
-        "port closed on {address}:18898: drained, \"{path}\" exists"
-    ));
-    probes(&service, 10); // it goes on
-    assert!(!healthport.is_open());
-    std::fs::remove_file(&drain).unwrap();
-    healthport.opens();
-    // It may be drained from the start.
-    std::fs::write(&drain, "").unwrap();
-    let other = own_address();
-    let drained = Healthport::start(other, &service, &["--drain-file", path]);
-    drained.says("port closed: drained");
-    probes(&service, 10);
-    assert!(!drained.is_open());
-    // In doubt it is drained: nothing can exist below a file, and the look fails.
-    let below = folder.file("drain/below");
-    let doubtful = Healthport::start(
-        own_address(),
-        &service,
-        &["--drain-file", below.to_str().unwrap()],
+    let line = format!(
+        "port closed on {}: drained, \"{path}\" exists",
+        healthport.port
     );
-    doubtful.says("drained, cannot check for");
-    probes(&service, 10);
-    assert!(!doubtful.is_open());
+    healthport.says(&line);
+    service.is_probed(10); // it goes on
+    assert!(!healthport.is_open());
+    fs::remove_file(&drain).unwrap();
+    healthport.opens();
+    // It may be drained from the start. And in doubt it is drained: nothing can exist
+    // below a file, and the look fails.
+    fs::write(&drain, "").unwrap();
+    let below = format!("{path}/below");
+    for (file, line) in [
+        (path, "port closed: drained, "),
+        (&below, "drained, cannot check for"),
+    ] {
+        let args = ["--drain-file", file];
+        let drained = Healthport::start(own_address(), &service, &args);
+        drained.says(line);
+        service.is_probed(10);
+        assert!(!drained.is_open());
+    }
 }
 
 #[test]
 fn several_addresses_in_one_process() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let v6 = {
-        let free = TcpListener::bind("[::1]:0").unwrap();
-        free.local_addr().unwrap()
-    };
+    let service = Service::start();
+    let address = service.address.ip();
+    let v6 = TcpListener::bind("[::1]:0").unwrap();
     let others = [
         SocketAddr::from((own_address(), 18899)),
         SocketAddr::from((address, 18900)),
-        v6,
+        v6.local_addr().unwrap(),
     ];
-    let listen: Vec<_> = others
-        .iter()
-        .flat_map(|other| ["--listen".to_string(), other.to_string()])
-        .collect();
-    let listen: Vec<_> = listen.iter().map(String::as_str).collect();
+    drop(v6);
+    let listen = others.map(|other| format!("--listen={other}"));
+    let listen = listen.each_ref().map(String::as_str);
     let healthport = Healthport::start(address, &service, &listen);
     let all = |open| {
-        std::iter::once(&healthport.port)
-            .chain(&others)
-            .all(|&port| is_open(port) == open)
+        let mut others = others.iter();
+        healthport.is_open() == open && others.all(|&port| is_open(port) == open)
     };
     eventually("all open", || all(true));
     // A connect succeeds before the helper runs.
@@ -452,43 +339,31 @@ fn several_addresses_in_one_process() {
     service.ready();
     eventually("all open again", || all(true));
     eventually("its line", || healthport.count("port open on") == 2);
-    assert_eq!(
-        healthport.log().len(),
-        4,
-        "one line for all: {:#?}",
-        healthport.log()
-    );
+    let log = healthport.log();
+    assert_eq!(log.len(), 4, "one line for all: {log:#?}");
 }
 
 /// The start of a line where standard error is systemd's journal, and where
 /// JOURNAL_STREAM means another file. A file stands in for the journal's socket.
 #[test]
 fn lines_for_the_journal_carry_their_priority() {
-    use std::os::unix::fs::MetadataExt;
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let taken = TcpListener::bind((address, 18898)).unwrap();
+    let service = Service::start();
+    let address = service.address.ip();
+    let _taken = TcpListener::bind((address, 18898)).unwrap();
     let folder = Folder::new();
     let path = folder.file("journal");
-    let file = std::fs::File::create(&path).unwrap();
+    let file = fs::File::create(&path).unwrap();
     let (device, inode) = (
         file.metadata().unwrap().dev(),
         file.metadata().unwrap().ino(),
     );
-    let lines = || -> Vec<String> {
-        let text = std::fs::read_to_string(&path).unwrap();
-        text.lines().map(str::to_string).collect()
-    };
-    let begins = |start: &str| lines().iter().any(|line| line.starts_with(start));
-    let stderr = || {
-        file.set_len(0).unwrap();
-        let append = std::fs::File::options().append(true).open(&path);
-        Stdio::from(append.unwrap())
-    };
+    let text = || fs::read_to_string(&path).unwrap();
+    let begins = |start: &str| text().lines().any(|line| line.starts_with(start));
     let run = |named: &str, args: &[&str]| {
+        file.set_len(0).unwrap();
+        let append = fs::File::options().append(true).open(&path).unwrap();
         let mut command = Healthport::command(address, &service, args);
-        command.env("JOURNAL_STREAM", named).stderr(stderr());
+        command.env("JOURNAL_STREAM", named).stderr(append);
         Healthport::spawn(address, &mut command)
     };
 
@@ -500,69 +375,70 @@ fn lines_for_the_journal_carry_their_priority() {
     eventually("a probe", || begins("<7>DEBUG [healthport] probe: ok"));
     assert!(begins("<6>INFO  [healthport] healthport "));
     drop(healthport);
-    let seen = lines();
-    assert!(seen.iter().all(|line| line.starts_with('<')), "{seen:#?}");
+    let seen = text();
+    assert!(seen.lines().all(|line| line.starts_with('<')), "{seen}");
 
     // When the start fails, every line has the priority of an error.
     let mut failed = run(&journal, &["--rise", "0"]);
     assert_eq!(failed.exits().code(), Some(64));
-    let seen = lines();
-    assert!(seen[0].starts_with("<3>healthport: --rise"), "{seen:#?}");
-    assert_eq!(seen[1..], ["<3>Try 'healthport --help'"]);
+    let seen = text();
+    assert!(seen.starts_with("<3>healthport: --rise"), "{seen}");
+    assert!(seen.ends_with("\n<3>Try 'healthport --help'\n"), "{seen}");
 
     for other in [
         format!("{device}:{}", inode + 1),
-        format!("{device}"),
+        device.to_string(),
         String::new(),
     ] {
         let healthport = run(&other, &[]);
         eventually("an error", || begins("ERROR [healthport] port closed"));
         drop(healthport);
-        let seen = lines();
-        assert!(!seen.iter().any(|line| line.starts_with('<')), "{seen:#?}");
+        assert!(!begins("<"), "{}", text());
     }
-    drop(taken);
 }
 
 #[test]
 fn a_busy_port_is_said_once_and_taken_when_it_is_free() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let other = TcpListener::bind((address, 18898)).unwrap();
-    let healthport = Healthport::start(address, &service, &[]);
-    let line = format!("port closed: cannot listen on {address}:18898: address in use");
-    healthport.says(&line);
-    probes(&service, 20);
-    assert_eq!(healthport.log().len(), 2, "{:#?}", healthport.log());
-    drop(other);
-    healthport.says(&format!("port open on {address}:18898: answered 200"));
-    assert!(healthport.is_open());
     // It is logged while the service is not ready, too, and not again later.
-    let (address, service) = (own_address(), Service::router(own_address()));
-    let other = TcpListener::bind((address, 18898)).unwrap();
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.says("port closed: answered 500");
-    probes(&service, 20);
-    assert_eq!(healthport.log().len(), 3, "{:#?}", healthport.log());
-    assert_eq!(healthport.count("address in use"), 1);
-    drop(other);
-    // From now on it is ours, open or not.
-    eventually("taken", || TcpListener::bind((address, 18898)).is_err());
-    service.ready();
-    healthport.opens();
+    for ready in [true, false] {
+        let service = Service::router(own_address());
+        let address = service.address.ip();
+        let other = TcpListener::bind((address, 18898)).unwrap();
+        if ready {
+            service.ready();
+        }
+        let healthport = Healthport::start(address, &service, &[]);
+        let port = healthport.port;
+        healthport.says(&format!(
+            "port closed: cannot listen on {port}: address in use"
+        ));
+        if !ready {
+            healthport.says("port closed: answered 500");
+        }
+        service.is_probed(20);
+        let log = healthport.log();
+        assert_eq!(log.len(), if ready { 2 } else { 3 }, "{log:#?}");
+        assert_eq!(healthport.count("address in use"), 1);
+        drop(other);
+        if !ready {
+            // From now on it is ours, open or not.
+            eventually("taken", || TcpListener::bind(port).is_err());
+            service.ready();
+        }
+        healthport.says(&format!("port open on {port}: answered 200"));
+        assert!(healthport.is_open());
+    }
 }
 
 /// The system says only EACCES.
 #[test]
 fn a_port_that_takes_a_privilege_says_so() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
+    let service = Service::start();
+    let address = service.address.ip();
     let listen = format!("{address}:80");
     let mut command = Healthport::command(address, &service, &["--listen", &listen]);
     if rustix::process::geteuid().is_root() {
-        let mut setpriv = std::process::Command::new("setpriv");
+        let mut setpriv = Command::new("setpriv");
         setpriv
             .args(["--bounding-set", "-net_bind_service"])
             .arg(command.get_program())
@@ -579,16 +455,11 @@ fn a_port_that_takes_a_privilege_says_so() {
 
 #[test]
 fn an_address_that_is_not_there_is_waited_for() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
     // TEST-NET-1 belongs to nobody.
-    let args = ["--listen", "192.0.2.1:18898"];
-    let healthport = Healthport::start(address, &service, &args);
-    healthport.opens();
+    let (service, healthport) = opened(&["--listen", "192.0.2.1:18898"]);
     let line = "port closed: cannot listen on 192.0.2.1:18898: address not available";
     healthport.says(line);
-    probes(&service, 20);
+    service.is_probed(20);
     assert_eq!(healthport.count(line), 1);
 }
 
@@ -596,11 +467,7 @@ fn an_address_that_is_not_there_is_waited_for() {
 /// program lives, does not spin, and recovers when there are descriptors again.
 #[test]
 fn exhausted_descriptors_close_the_port_and_are_survived() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.opens();
+    let (_service, healthport) = opened(&[]);
     for _ in 0..3 {
         healthport.limit_descriptors(3); // what is open stays open, but nothing new
         healthport.closes();
@@ -608,11 +475,8 @@ fn exhausted_descriptors_close_the_port_and_are_survived() {
         let (lines, cpu) = (healthport.log().len(), healthport.cpu_ticks());
         thread::sleep(Duration::from_millis(500));
         assert!(!healthport.is_open());
-        assert!(
-            healthport.log().len() <= lines + 3,
-            "{:#?}",
-            healthport.log()
-        );
+        let log = healthport.log();
+        assert!(log.len() <= lines + 3, "{log:#?}");
         // A program that spins would use the whole half second, 50 ticks of 10 ms.
         let spent = healthport.cpu_ticks() - cpu;
         assert!(spent < 25, "{spent} ticks of CPU time in half a second");
@@ -624,60 +488,65 @@ fn exhausted_descriptors_close_the_port_and_are_survived() {
 /// The same for the helper alone: a client comes while there is no probe.
 #[test]
 fn a_helper_without_descriptors_closes_its_port() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(address, &service, &["--interval", "3s"]);
-    healthport.opens();
+    let (service, healthport) = opened(&["--interval", "3s"]);
     // Begin right after a probe: the next one is almost three seconds away.
-    probes(&service, 1);
+    service.is_probed(1);
     thread::sleep(Duration::from_millis(100));
     let (cpu, probed) = (healthport.cpu_ticks(), service.connections());
     healthport.limit_descriptors(3);
-    let _ = is_open(healthport.port);
-    crate::common::within(Duration::from_secs(2), "closed by the helper", || {
-        !is_open(healthport.port)
+    let _ = healthport.is_open();
+    within(Duration::from_secs(2), "closed by the helper", || {
+        !healthport.is_open()
     });
     assert_eq!(service.connections(), probed, "no probe has closed it");
     healthport.limit_descriptors(1024);
-    healthport.says(&format!(
-        "cannot accept on {address}:18898: Too many open files"
-    ));
+    let port = healthport.port;
+    healthport.says(&format!("cannot accept on {port}: Too many open files"));
     healthport.opens();
     assert!(healthport.cpu_ticks() - cpu < 100);
 }
 
-fn abstract_socket(name: &str) -> UnixDatagram {
-    let name = UnixAddr::from_abstract_name(&name[1..]).unwrap();
-    UnixDatagram::bind_addr(&name).unwrap()
+/// A service manager: keeps the datagrams that it receives.
+struct Manager {
+    name: String,
+    datagrams: Arc<Mutex<Vec<String>>>,
 }
 
-/// A service manager: returns the datagrams that it receives.
-fn manager(socket: UnixDatagram) -> Arc<Mutex<Vec<String>>> {
-    let datagrams = Arc::new(Mutex::new(Vec::new()));
-    let received = Arc::clone(&datagrams);
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(length) = socket.recv(&mut buffer) {
-            received
-                .lock()
-                .unwrap()
-                .push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-        }
-    });
-    datagrams
+impl Manager {
+    /// On a path, or with a name that begins with `@` in the abstract namespace.
+    fn new(name: &str) -> Manager {
+        let address = match name.strip_prefix('@') {
+            Some(name) => UnixAddr::from_abstract_name(name),
+            None => UnixAddr::from_pathname(name),
+        };
+        let socket = UnixDatagram::bind_addr(&address.unwrap()).unwrap();
+        let datagrams = Arc::new(Mutex::new(Vec::new()));
+        let received = Arc::clone(&datagrams);
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                received.lock().unwrap().push(text.into_owned());
+            }
+        });
+        let name = name.to_string();
+        Manager { name, datagrams }
+    }
+
+    /// How many datagrams contain this.
+    fn count(&self, part: &str) -> usize {
+        let datagrams = self.datagrams.lock().unwrap();
+        let with = datagrams.iter().filter(|datagram| datagram.contains(part));
+        with.count()
+    }
 }
 
-fn notified(
-    path: &str,
-    address: std::net::IpAddr,
-    service: &Service,
-    args: &[&str],
-    watchdog: &str,
-) -> Healthport {
+/// A healthport that systemd has started, with WatchdogSec in microseconds.
+fn notified(socket: &str, service: &Service, args: &[&str], watchdog: &str) -> Healthport {
+    let address = own_address();
     let mut command = Healthport::command(address, service, args);
     command
-        .env("NOTIFY_SOCKET", path)
+        .env("NOTIFY_SOCKET", socket)
         .env("WATCHDOG_USEC", watchdog)
         .env_remove("WATCHDOG_PID");
     Healthport::spawn(address, command.stderr(Stdio::piped()))
@@ -685,115 +554,64 @@ fn notified(
 
 #[test]
 fn systemd_is_told_what_is_true() {
-    let (address, folder) = (own_address(), Folder::new());
-    let path = folder.file("notify");
-    let datagrams = manager(UnixDatagram::bind(&path).unwrap());
-    let service = Service::router(address);
-    let answered = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&answered);
-    service.does(move |mut stream| {
-        read_head(&mut stream);
+    let (service, folder) = (Service::router(own_address()), Folder::new());
+    let manager = Manager::new(folder.file("notify").to_str().unwrap());
+    let answered = Arc::new(AtomicBool::new(false));
+    let has_answered = Arc::clone(&answered);
+    service.answers(move |_| {
         thread::sleep(Duration::from_millis(300));
-        count.fetch_add(1, Ordering::SeqCst);
-        let _ = stream.write_all(crate::common::NOT_READY.as_bytes());
+        has_answered.store(true, Ordering::SeqCst);
+        NOT_READY
     });
-    let mut healthport = notified(path.to_str().unwrap(), address, &service, &[], "60000000");
-    let has = |part: &str| {
-        datagrams
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|datagram| datagram.contains(part))
-    };
-    eventually("READY=1", || has("READY=1"));
-    assert!(
-        answered.load(Ordering::SeqCst) > 0,
-        "ready only after the first probe"
-    );
-    assert!(has("STATUS=port closed: answered 500, expected 200"));
+    let mut healthport = notified(&manager.name, &service, &[], "60000000");
+    eventually("READY=1", || manager.count("READY=1") > 0);
+    assert!(answered.load(Ordering::SeqCst), "after the first probe");
+    let first = "STATUS=port closed: answered 500, expected 200";
+    assert_eq!(manager.count(first), 1);
     service.ready();
-    eventually("the change", || has("STATUS=port open: answered 200"));
-    probes(&service, 20);
+    eventually("the change", || {
+        manager.count("STATUS=port open: answered 200") > 0
+    });
+    service.is_probed(20);
     healthport.signal(Signal::TERM);
     healthport.exits();
     // If the signal came during a probe, the handler ended the process without STOPPING.
-    let datagrams = datagrams.lock().unwrap();
-    let count = |part: &str| {
-        datagrams
-            .iter()
-            .filter(|datagram| datagram.contains(part))
-            .count()
-    };
-    assert_eq!(count("READY=1"), 1);
-    assert_eq!(count("STATUS=port"), 2, "only changes: {datagrams:#?}");
-    assert_eq!(
-        count("WATCHDOG=1"),
-        2,
-        "not with every probe: {datagrams:#?}"
-    );
+    assert_eq!(manager.count("READY=1"), 1);
+    assert_eq!(manager.count("STATUS=port"), 2, "only changes");
+    assert_eq!(manager.count("WATCHDOG=1"), 2, "not with every probe");
 }
 
 /// The service hangs for as long as the timeout, but the loop does not sleep through it.
 #[test]
 fn a_hang_hides_no_signal_no_keep_alive_and_no_drain_file() {
-    let (address, folder) = (own_address(), Folder::new());
+    let (service, folder) = (Service::start(), Folder::new());
     let drain = folder.file("drain");
-    let name = format!("@healthport-test-{address}");
-    let datagrams = manager(abstract_socket(&name));
-    let service = Service::router(address);
-    service.ready();
+    let manager = Manager::new(&format!("@healthport-test-{}", own_address()));
     let args = ["--timeout", "1m", "--drain-file", drain.to_str().unwrap()];
-    let healthport = notified(&name, address, &service, &args, "5000000");
+    let healthport = notified(&manager.name, &service, &args, "5000000");
     healthport.opens();
     service.hangs();
     service.is_left_alone();
     let probes = service.connections();
     healthport.signal(Signal::USR1);
     healthport.says("port open: answered 200 (for ");
-    let fed = || {
-        datagrams
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|d| d.contains("WATCHDOG=1"))
-            .count()
-    };
-    let before = fed();
-    eventually("keep-alives", || fed() >= before + 3);
+    let before = manager.count("WATCHDOG=1");
+    eventually("keep-alives", || manager.count("WATCHDOG=1") >= before + 3);
     // A symlink that points nowhere drains too.
-    std::os::unix::fs::symlink("nowhere", &drain).unwrap();
+    symlink("nowhere", &drain).unwrap();
     healthport.closes();
     healthport.says("drained, ");
-    assert_eq!(
-        healthport.count("no complete answer"),
-        0,
-        "it does not count"
-    );
+    assert_eq!(healthport.count("no complete answer"), 0);
     assert!(service.connections() <= probes + 1);
 }
 
 #[test]
 fn the_watchdog_is_fed_by_progress_also_in_a_long_sleep() {
-    let address = own_address();
-    let name = format!("@healthport-test-{address}");
-    let datagrams = manager(abstract_socket(&name));
-    let service = Service::router(address);
-    service.ready();
-    let mut healthport = notified(
-        &name,
-        address,
-        &service,
-        &["--interval", "1m", "--timeout", "100ms"],
-        "400000",
-    );
-    let fed = || {
-        datagrams
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|datagram| datagram.contains("WATCHDOG=1"))
-            .count()
-    };
+    let service = Service::start();
+    let manager = Manager::new(&format!("@healthport-test-{}", own_address()));
+    let args = ["--interval", "1m", "--timeout", "100ms"];
+    let mut healthport = notified(&manager.name, &service, &args, "400000");
+    let fed = || manager.count("WATCHDOG=1");
     eventually("keep-alives between two probes", || fed() >= 10);
     assert_eq!(service.connections(), 1);
     healthport.signal(Signal::STOP);
@@ -808,12 +626,10 @@ fn the_watchdog_is_fed_by_progress_also_in_a_long_sleep() {
 
 #[test]
 fn a_watchdog_not_longer_than_the_lease_is_warned_of() {
-    let (folder, service) = (Folder::new(), Service::router(own_address()));
-    let path = folder.file("notify");
-    let _datagrams = manager(UnixDatagram::bind(&path).unwrap());
+    let (service, folder) = (Service::router(own_address()), Folder::new());
+    let manager = Manager::new(folder.file("notify").to_str().unwrap());
     for (watchdog, warnings) in [("4000000", 1), ("4000001", 0)] {
-        let path = path.to_str().unwrap();
-        let healthport = notified(path, own_address(), &service, &[], watchdog);
+        let healthport = notified(&manager.name, &service, &[], watchdog);
         healthport.says("port closed: answered 500");
         let line = "WatchdogSec=4s is not longer than --max-age 4s: ";
         assert_eq!(healthport.count(line), warnings);
@@ -821,46 +637,36 @@ fn a_watchdog_not_longer_than_the_lease_is_warned_of() {
     }
 }
 
+/// Nobody listens there; no socket can have so long a path; an empty one is none.
 #[test]
 fn a_manager_that_does_not_listen_is_said_once_and_borne() {
-    let (address, folder) = (own_address(), Folder::new());
-    let service = Service::router(address);
-    service.ready();
-    let path = folder.file("nobody");
-    let healthport = notified(path.to_str().unwrap(), address, &service, &[], "200000");
-    healthport.opens();
-    healthport.says("cannot notify systemd");
-    probes(&service, 50);
-    service.not_ready();
-    healthport.closes();
-    assert_eq!(
-        healthport.count("cannot notify systemd"),
-        1,
-        "{:#?}",
-        healthport.log()
-    );
-    // A path that no socket can have costs the messages, not the port. An empty one is
-    // none.
-    service.ready();
-    for (path, warnings) in [("x".repeat(108), 1), (String::new(), 0)] {
-        let healthport = notified(&path, own_address(), &service, &[], "200000");
+    let folder = Folder::new();
+    let nobody = folder.file("nobody").to_str().unwrap().to_string();
+    let warned = "cannot notify systemd";
+    for (path, line, lines) in [
+        (nobody, "cannot notify systemd: ", 1),
+        (
+            "x".repeat(108),
+            "cannot notify systemd on NOTIFY_SOCKET \"xx",
+            1,
+        ),
+        (String::new(), warned, 0),
+    ] {
+        let service = Service::start();
+        let healthport = notified(&path, &service, &[], "200000");
         healthport.opens();
-        probes(&service, 10);
-        let line = "cannot notify systemd on NOTIFY_SOCKET \"xx";
-        assert_eq!(healthport.count(line), warnings);
-        assert_eq!(healthport.count("cannot notify systemd"), warnings);
+        service.is_probed(50);
+        service.not_ready();
+        healthport.closes();
+        assert_eq!(healthport.count(line), lines, "{:#?}", healthport.log());
+        assert_eq!(healthport.count(warned), lines);
     }
 }
 
 #[test]
 fn a_killed_process_leaves_a_closed_port() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let mut healthport = Healthport::start(address, &service, &[]);
-    healthport.opens();
+    let (service, mut healthport) = opened(&[]);
     healthport.child.kill().unwrap();
-    crate::common::within(PATIENCE, "closed port", || !healthport.is_open());
-    let again = Healthport::start(address, &service, &[]);
-    again.opens();
+    healthport.closes();
+    Healthport::start(healthport.port.ip(), &service, &[]).opens();
 }

@@ -3,7 +3,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{Healthport, Service, eventually, is_open, own_address, proc, small_pipe};
+use crate::common::{Healthport, closed, eventually, opened, opened_unread, proc};
 
 /// It must end first: nobody can wait for the end of a traced process.
 struct Tracer(Child);
@@ -34,25 +34,16 @@ impl Drop for Tracer {
     }
 }
 
-fn start(args: &[&str]) -> (Service, Healthport) {
-    let address = own_address();
-    let service = Service::router(address);
-    let healthport = Healthport::start(address, &service, args);
-    (service, healthport)
-}
-
 #[test]
 #[ignore = "needs strace"]
 fn a_helper_that_hangs_keeps_the_port_closed() {
-    let (service, healthport) = start(&[]);
-    service.ready();
-    healthport.opens();
+    let (service, healthport) = opened(&[]);
     let strace = Tracer::inject(&healthport, &["accept4:delay_exit=3600000000"]); // an hour
     service.not_ready();
     healthport.closes();
     service.ready();
     healthport.says("the helper of an earlier opening hangs");
-    assert!(!is_open(healthport.port));
+    assert!(!healthport.is_open());
     assert_eq!(healthport.status("Threads"), 2);
     drop(strace);
     healthport.opens();
@@ -62,8 +53,7 @@ fn a_helper_that_hangs_keeps_the_port_closed() {
 #[test]
 #[ignore = "needs strace"]
 fn a_loop_that_stalls_in_listen_loses_the_port() {
-    let (service, healthport) = start(&["--max-age", "2s"]);
-    healthport.says("port closed: answered 500");
+    let (service, healthport) = closed(&["--max-age", "2s"]);
     let _strace = Tracer::inject(&healthport, &["listen:delay_exit=3600000000"]);
     service.ready();
     healthport.opens();
@@ -77,9 +67,7 @@ fn a_loop_that_stalls_in_listen_loses_the_port() {
 #[ignore = "needs strace"]
 fn a_port_that_cannot_be_closed_ends_the_process() {
     let refused = &["shutdown:error=EPERM"];
-    let (service, mut healthport) = start(&[]);
-    service.ready();
-    healthport.opens();
+    let (service, mut healthport) = opened(&[]);
     let strace = Tracer::inject(&healthport, refused);
     service.not_ready();
     healthport.closes();
@@ -88,13 +76,7 @@ fn a_port_that_cannot_be_closed_ends_the_process() {
     healthport.says("healthport: cannot close the port: permission denied");
 
     // Nobody reads the log: the loop stalls, and the end does not wait for a reader.
-    let address = own_address();
-    let (_log, stderr) = small_pipe();
-    let args = ["--log-level", "trace", "--max-age", "3s"];
-    let mut command = Healthport::command(address, &service, &args);
-    let mut healthport = Healthport::spawn(address, command.stderr(stderr));
-    service.ready();
-    healthport.opens();
+    let (_service, mut healthport, _log) = opened_unread(&["--max-age", "3s"]);
     let strace = Tracer::inject(&healthport, refused);
     healthport.closes();
     drop(strace);

@@ -3,22 +3,16 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Healthport, Service, eventually, own_address, small_pipe};
+use crate::common::{Healthport, Service, eventually, opened, opened_unread, small_pipe};
 use rustix::process::Signal;
 
 #[test]
 fn a_stalled_loop_loses_the_port_and_earns_it_again() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let (mut log, stderr) = small_pipe();
-    let args = ["--log-level", "trace", "--rise", "3", "--max-age", "3s"];
-    let mut command = Healthport::command(address, &service, &args);
-    let healthport = Healthport::spawn(address, command.stderr(stderr));
-    healthport.opens();
+    let (service, healthport, mut log) = opened_unread(&["--rise", "3", "--max-age", "3s"]);
 
     // Nobody reads the log: the pipe fills, the loop blocks in a line, the probes stop.
     service.is_left_alone();
@@ -32,47 +26,37 @@ fn a_stalled_loop_loses_the_port_and_earns_it_again() {
     // Somebody reads it again: the loop says what happened and must earn --rise again.
     let reader = thread::spawn(move || {
         let mut text = String::new();
-        let mut chunk = [0; 1024];
-        while let Ok(length @ 1..) = log.read(&mut chunk) {
-            text.push_str(&String::from_utf8_lossy(&chunk[..length]));
-        }
+        let _ = log.read_to_string(&mut text);
         text
     });
     healthport.opens();
     // The line comes after the port has opened and before the next probe.
     let probes = service.connections();
     eventually("the next probe", || service.connections() > probes);
-    drop((healthport, command)); // both ends that write
+    drop(healthport);
     let log = reader.join().unwrap();
-    let lines: Vec<_> = log.lines().collect();
-    let at = |part: &str| lines.iter().position(|line| line.contains(part));
-    let told =
-        at("the loop stood still for longer than --max-age 3s").unwrap_or_else(|| panic!("{log}"));
-    assert!(lines[told].starts_with("ERROR"), "{}", lines[told]);
-    let opens: Vec<_> = (0..lines.len())
-        .filter(|&line| lines[line].contains("port open on"))
-        .collect();
-    assert_eq!(opens.len(), 2, "{log}");
-    assert!(opens[0] < told && told < opens[1], "{log}");
-    let probes = lines[told..opens[1]]
-        .iter()
-        .filter(|line| line.contains("probe: ok:"))
-        .count();
-    assert_eq!(probes, 2, "the third good probe in a row opens: {log}");
+    // What it said, and the probes: the third good one in a row opens.
+    let letters = [
+        ("port open on", 'O'),
+        ("the loop stood still for longer than --max-age 3s", '!'),
+        ("probe: ok:", '+'),
+    ];
+    let letter = |line: &str| letters.iter().find(|(part, _)| line.contains(part));
+    let letters: String = log.lines().filter_map(letter).map(|(_, c)| c).collect();
+    let (first, then) = letters.split_once('!').expect("the stall in the log");
+    assert_eq!(first.matches('O').count(), 1, "{log}");
+    assert!(then.starts_with("++O"), "{log}");
+    let stood = log
+        .lines()
+        .find(|line| line.contains("the loop stood still"));
+    assert!(stood.unwrap().starts_with("ERROR"), "{log}");
 }
 
 /// While the loop is blocked in a log line, nobody looks at the signal flags.
 #[test]
 fn a_stalled_loop_still_ends_on_a_signal() {
     for signal in [Signal::TERM, Signal::INT] {
-        let address = own_address();
-        let service = Service::router(address);
-        service.ready();
-        let (_log, stderr) = small_pipe();
-        let args = ["--log-level", "trace", "--max-age", "4m"];
-        let mut command = Healthport::command(address, &service, &args);
-        let mut healthport = Healthport::spawn(address, command.stderr(stderr));
-        healthport.opens();
+        let (service, mut healthport, _log) = opened_unread(&["--max-age", "4m"]);
         service.is_left_alone();
         assert!(healthport.is_open(), "within its lease");
         healthport.signal(signal);
@@ -83,9 +67,8 @@ fn a_stalled_loop_still_ends_on_a_signal() {
 
 #[test]
 fn a_broken_standard_error_never_leaves_the_port_open() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
+    let service = Service::start();
+    let address = service.address.ip();
     let (log, stderr) = small_pipe();
     let mut healthport = {
         let mut command = Healthport::command(address, &service, &[]);
@@ -110,15 +93,12 @@ fn a_broken_standard_error_never_leaves_the_port_open() {
 
 #[test]
 fn a_closed_standard_error_is_as_good_as_a_silent_one() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let mut shell = std::process::Command::new("sh");
-    let healthport = Healthport::command(address, &service, &[]);
-    shell
-        .args(["-c", "exec \"$@\" 2>&-", "sh"])
-        .arg(healthport.get_program())
-        .args(healthport.get_args());
+    let service = Service::start();
+    let address = service.address.ip();
+    let mut shell = Command::new("sh");
+    let command = Healthport::command(address, &service, &[]);
+    shell.args(["-c", "exec \"$@\" 2>&-", "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
     let mut healthport = Healthport::spawn(address, &mut shell);
     for _ in 0..3 {
         healthport.opens();
@@ -134,9 +114,8 @@ fn a_closed_standard_error_is_as_good_as_a_silent_one() {
 /// The port must not lie when the disk is full either.
 #[test]
 fn a_log_that_cannot_be_written_closes_the_port() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
+    let service = Service::start();
+    let address = service.address.ip();
     let mut full = File::options().write(true).open("/dev/full").unwrap();
     assert!(full.write(b"x").is_err());
     let mut command = Healthport::command(address, &service, &[]);
@@ -149,15 +128,7 @@ fn a_log_that_cannot_be_written_closes_the_port() {
 /// have gathered in the backlog as if nothing had happened.
 #[test]
 fn a_stopped_process_closes_when_it_goes_on() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(
-        address,
-        &service,
-        &["--timeout", "100ms", "--max-age", "2s"],
-    );
-    healthport.opens();
+    let (service, healthport) = opened(&["--timeout", "100ms", "--max-age", "2s"]);
     healthport.signal(Signal::STOP);
     thread::sleep(Duration::from_millis(2500));
     service.not_ready();

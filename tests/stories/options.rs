@@ -1,13 +1,11 @@
 //! The command line of the real binary: what it says that it accepts, wrong values of
 //! every option, and what right ones resolve to.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::common::help::{self, Entry};
 use crate::common::run;
-use healthport::config::Config;
 use healthport::options::HELP;
 
 /// What --check-config prints without other options.
@@ -171,40 +169,6 @@ fn every_option_with_a_value_is_in_the_table() {
     }
 }
 
-/// A field without an option could not be set, and one that nothing reads would do
-/// nothing.
-#[test]
-fn every_field_is_an_option_and_is_used() {
-    let debug = format!("{:#?}", Config::default());
-    let lines = debug.lines().filter_map(|line| line.strip_prefix("    "));
-    let fields = lines.filter_map(|line| Some(line.split_once(": ")?.0));
-    let fields: Vec<_> = fields.filter(|field| !field.starts_with(' ')).collect();
-    let options: Vec<_> = settings()
-        .map(|(entry, _)| entry.name.replace('-', "_"))
-        .collect();
-    assert_eq!(
-        fields, options,
-        "the fields of Config (left), --help (right)"
-    );
-
-    let files = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
-    let files = files.map(|file| file.unwrap().path());
-    let files = files.filter(|path| !path.ends_with("options.rs") && !path.ends_with("config.rs"));
-    let source: String = files
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect();
-    for field in fields {
-        let is_used = |part: &str| !part.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-        assert!(
-            source
-                .split(&format!("config.{field}"))
-                .skip(1)
-                .any(is_used),
-            "config.{field}: nothing reads it"
-        );
-    }
-}
-
 #[test]
 fn what_is_not_an_option_is_an_error() {
     let commands = help::entries().into_iter();
@@ -214,18 +178,22 @@ fn what_is_not_an_option_is_an_error() {
             is_usage_error(&[given], &[&command.name, shown, "it takes no value"]);
         }
     }
-    is_usage_error(&["--frobnicate"], &["unknown option '--frobnicate'"]);
-    is_usage_error(&["--frobnicate=1"], &["unknown option '--frobnicate'"]);
-    is_usage_error(&["--inter\nval", "1s"], &["unknown option '--inter\\nval'"]);
-    is_usage_error(&["-x"], &["unknown option '-x'"]);
-    is_usage_error(&["-\n"], &["unknown option '-\\n'"]);
-    is_usage_error(&["start"], &["unexpected argument \"start\""]);
-    is_usage_error(&["-"], &["unexpected argument \"-\""]);
-    is_usage_error(&["--", "--once"], &["unexpected argument \"--once\""]);
-    is_usage_error(&[""], &["unexpected argument \"\""]);
-    // --help does not hide an error elsewhere on the line.
-    is_usage_error(&["--help", "--rise", "0"], &["--rise", "\"0\""]);
-    is_usage_error(&["--rise", "0", "--help"], &["--rise", "\"0\""]);
+    for (args, part) in [
+        (&["--frobnicate"][..], "unknown option '--frobnicate'"),
+        (&["--frobnicate=1"], "unknown option '--frobnicate'"),
+        (&["--inter\nval", "1s"], "unknown option '--inter\\nval'"),
+        (&["-x"], "unknown option '-x'"),
+        (&["-\n"], "unknown option '-\\n'"),
+        (&["start"], "unexpected argument \"start\""),
+        (&["-"], "unexpected argument \"-\""),
+        (&["--", "--once"], "unexpected argument \"--once\""),
+        (&[""], "unexpected argument \"\""),
+        // --help does not hide an error elsewhere on the line.
+        (&["--help", "--rise", "0"], "--rise \"0\""),
+        (&["--rise", "0", "--help"], "--rise \"0\""),
+    ] {
+        is_usage_error(args, &[part]);
+    }
 }
 
 #[test]
@@ -241,36 +209,20 @@ fn values_that_are_not_utf8_are_errors() {
 }
 
 #[test]
-fn options_that_do_not_go_together() {
-    for (options, first, second) in [
-        (["--listen", "--listen"], "0.0.0.0:1", "0.0.0.0:1"),
-        (["--listen", "--listen"], "0.0.0.0:1", "127.0.0.1:1"),
-        (["--listen", "--listen"], "0.0.0.0:1", "[::]:1"),
-        (
-            ["--listen", "--listen"],
-            "127.0.0.1:1",
-            "[::ffff:127.0.0.1]:1",
-        ),
-        (["--listen", "--metrics-listen"], "127.0.0.1:1", "0.0.0.0:1"),
-        (["--listen", "--metrics-listen"], "[::]:1", "127.0.0.1:1"),
+fn addresses_that_overlap_are_an_error() {
+    let quoted = |given: &str| given.replace('=', " '") + "'";
+    for (first, second) in [
+        ("--listen=0.0.0.0:1", "--listen=0.0.0.0:1"),
+        ("--listen=0.0.0.0:1", "--listen=127.0.0.1:1"),
+        ("--listen=0.0.0.0:1", "--listen=[::]:1"),
+        ("--listen=127.0.0.1:1", "--listen=[::ffff:127.0.0.1]:1"),
+        ("--listen=127.0.0.1:1", "--metrics-listen=0.0.0.0:1"),
+        ("--listen=[::]:1", "--metrics-listen=127.0.0.1:1"),
     ] {
-        let parts = [
-            &format!("{} '{second}' overlaps", options[1]),
-            &format!("{} '{first}'", options[0]),
-        ];
-        let parts = parts.map(String::as_str);
-        is_usage_error(&[options[0], first, options[1], second], &parts);
-        is_usage_error(&[options[1], second, options[0], first], &["overlaps"]);
+        let parts = [quoted(second) + " overlaps", quoted(first)];
+        is_usage_error(&[first, second], &parts.each_ref().map(String::as_str));
+        is_usage_error(&[second, first], &["overlaps"]);
     }
-    // The default of --listen counts too, and so do addresses that are not neighbours.
-    is_usage_error(
-        &["--metrics-listen", "[::]:18898"],
-        &["--metrics-listen '[::]:18898'", "--listen '0.0.0.0:18898'"],
-    );
-    is_usage_error(
-        &["-l", "[::1]:1", "-l", "127.0.0.1:1", "-l", "[::]:1"],
-        &["--listen '[::]:1' overlaps --listen '[::1]:1'"],
-    );
     for apart in [
         ["--listen=0.0.0.0:1", "--listen=[::1]:1"],
         ["--listen=127.0.0.1:1", "--listen=127.0.0.2:1"],
@@ -278,40 +230,48 @@ fn options_that_do_not_go_together() {
         ["--listen=0.0.0.0:1", "--metrics-listen=0.0.0.0:2"],
         ["--listen=[fe80::1%1]:1", "--listen=[fe80::1%2]:1"],
     ] {
-        let (code, _, stderr) = run(&[apart[0], apart[1], "--check-config"]);
-        assert_eq!(code, Some(0), "{apart:?}: {stderr}");
+        check_config(&apart);
     }
-    let listen =
-        |count| (1..=count).flat_map(|port| ["--listen".to_string(), format!("0.0.0.0:{port}")]);
-    is_usage_error(
-        &listen(17).collect::<Vec<_>>(),
-        &["--listen", "0.0.0.0:17", "up to 16"],
-    );
-    let most: Vec<_> = listen(16).chain(["--check-config".to_string()]).collect();
-    assert_eq!(run(&most).0, Some(0));
+}
 
-    // Each would be half the truth.
-    for url in ["--url", "-u"] {
-        is_usage_error(
-            &["--url", "http://[::1]/", url, "http://[::1]/"],
+#[test]
+fn options_that_do_not_go_together() {
+    for (line, parts) in [
+        // The default of --listen counts, and addresses need not be neighbours.
+        (
+            "--metrics-listen [::]:18898",
+            &["--metrics-listen '[::]:18898'", "--listen '0.0.0.0:18898'"][..],
+        ),
+        (
+            "-l [::1]:1 -l 127.0.0.1:1 -l [::]:1",
+            &["--listen '[::]:1' overlaps --listen '[::1]:1'"],
+        ),
+        // Each would be half the truth.
+        (
+            "--url http://[::1]/ --url http://[::1]/",
             &["--url is given twice: run one instance per URL"],
-        );
-    }
-    for args in [
-        &["--fast-interval", "1001ms"][..],
-        &["--interval", "1s", "--fast-interval", "1.001s"],
+        ),
+        (
+            "--url http://[::1]/ -u http://[::1]/",
+            &["--url is given twice: run one instance per URL"],
+        ),
+        (
+            "--fast-interval 1001ms",
+            &["--fast-interval", "1.001s", "--interval", "1s"],
+        ),
+        (
+            "--interval 1s --fast-interval 1.001s",
+            &["--fast-interval", "1.001s", "--interval", "1s"],
+        ),
+        ("--once --check-config", &["--once", "--check-config"]),
+        ("--method HEAD --expect-body ok", &["--expect-body", "HEAD"]),
+        (
+            "--header Host:a --header host:b",
+            &["--header", "host", "twice"],
+        ),
     ] {
-        is_usage_error(args, &["--fast-interval", "1.001s", "--interval", "1s"]);
+        is_usage_error(&line.split(' ').collect::<Vec<_>>(), parts);
     }
-    is_usage_error(&["--once", "--check-config"], &["--once", "--check-config"]);
-    is_usage_error(
-        &["--method", "HEAD", "--expect-body", "ok"],
-        &["--expect-body", "HEAD"],
-    );
-    is_usage_error(
-        &["--header", "Host: a", "--header", "host: b"],
-        &["--header", "host", "twice"],
-    );
     for own in [
         "Connection: keep-alive",
         "Content-Length: 5",
@@ -321,27 +281,25 @@ fn options_that_do_not_go_together() {
     ] {
         is_usage_error(&["--header", own], &["--header", "set by the probe itself"]);
     }
+    let listen = |count| (1..=count).map(|port| format!("--listen=0.0.0.0:{port}"));
+    let many: Vec<_> = listen(17).collect();
+    is_usage_error(&many, &["--listen", "0.0.0.0:17", "up to 16"]);
+    check_config(&many[..16]);
 }
 
-/// The value that --check-config prints for a name, and its lines below the settings.
-fn check_config(args: &[&str]) -> (impl Fn(&str) -> String + use<>, String) {
-    let args: Vec<_> = args.iter().copied().chain(["--check-config"]).collect();
+/// What --check-config prints: the settings, and the times below them.
+fn check_config<S: AsRef<OsStr>>(args: &[S]) -> (String, String) {
+    let args = args.iter().map(AsRef::as_ref);
+    let args: Vec<_> = args.chain([OsStr::new("--check-config")]).collect();
     let (code, stdout, stderr) = run(&args);
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
     let (settings, times) = stdout.split_once("\n\n").expect("settings and times");
-    let settings = settings.to_string();
-    let value = move |name: &str| {
-        let line = settings
-            .lines()
-            .find(|line| line.split_whitespace().next() == Some(name));
-        line.expect("a setting")
-            .split_once(' ')
-            .unwrap()
-            .1
-            .trim_start()
-            .to_string()
-    };
-    (value, times.to_string())
+    (settings.to_string(), times.to_string())
+}
+
+/// The line of a setting, as --check-config prints it.
+fn line(name: &str, value: &str) -> String {
+    format!("{name:14} {value}")
 }
 
 #[test]
@@ -349,8 +307,8 @@ fn the_defaults_are_those_of_the_contract() {
     let printed = (Some(0), DEFAULTS.to_string(), String::new());
     assert_eq!(run(&["--check-config"]), printed);
     // A shorter interval is the fast interval too.
-    let (value, _) = check_config(&["--interval", "20ms"]);
-    assert_eq!(value("fast-interval"), "20ms");
+    let (settings, _) = check_config(&["--interval", "20ms"]);
+    assert!(settings.contains(&line("fast-interval", "20ms")));
 }
 
 #[test]
@@ -411,79 +369,53 @@ const RIGHT: &[(&str, &str, &str)] = &[
 
 #[test]
 fn each_right_value_changes_its_setting_and_no_other() {
+    let (defaults, _) = DEFAULTS.split_once("\n\n").unwrap();
     for (entry, option) in settings() {
-        let mut rights = RIGHT
-            .iter()
-            .filter(|(right, ..)| *right == option)
-            .peekable();
-        assert!(rights.peek().is_some(), "{option}: no right value is tried");
-        for (_, value, shown) in rights {
+        // The text of the default of --fast-interval is no value.
+        let default = entry.default().unwrap_or("off").split(',').next().unwrap();
+        let default = line(&entry.name, default);
+        assert!(defaults.contains(&default), "--help says {default}");
+        let mut tried = 0;
+        for (_, value, shown) in RIGHT.iter().filter(|(right, ..)| *right == option) {
+            let expected = defaults.replace(&default, &line(&entry.name, shown));
             let short = entry.short.iter().map(|short| format!("{short}{value}"));
             for given in short.chain([format!("{option}={value}")]) {
-                let (_, printed, _) = run(&[&given, "--check-config"]);
-                let settings = printed
-                    .lines()
-                    .zip(DEFAULTS.lines())
-                    .take(settings().count());
-                for (line, default) in settings {
-                    let (name, setting) = line.split_once(' ').unwrap();
-                    let expected = if name == entry.name {
-                        shown
-                    } else {
-                        default.split_once(' ').unwrap().1.trim_start()
-                    };
-                    assert_eq!(setting.trim_start(), expected, "{name} after {given}");
-                }
+                assert_eq!(check_config(&[&given]).0, expected, "{given}");
             }
+            tried += 1;
         }
-        // The text of the default of --fast-interval is no value.
-        let default = DEFAULTS
-            .lines()
-            .find_map(|line| line.strip_prefix(&entry.name));
-        let default = default.expect("a setting").trim();
-        let said = entry.default().unwrap_or("off").split(',').next().unwrap();
-        assert_eq!(
-            said, default,
-            "{option}: --help (left), --check-config (right)"
-        );
+        assert!(tried > 0, "{option}: no right value is tried");
     }
 }
 
 #[test]
 fn repeated_and_extreme_values_are_taken() {
-    let (value, _) = check_config(&[
-        "-l",
-        "[::]:18898",
+    let (settings, _) = check_config(&[
+        "-l[::]:18898",
         "-l=127.0.0.1:1",
-        "--header",
-        "Host: router",
-        "--header",
-        "Authorization:Bearer secret",
+        "--header=Host: router",
+        "--header=Authorization:Bearer secret",
+        // The last value of an option that is not repeatable wins, so that a line can be
+        // extended: the unit puts HEALTHPORT_OPTS after its own options.
+        "--rise=2",
+        "--rise=3",
     ]);
-    assert_eq!(value("listen"), "[::]:18898, 127.0.0.1:1");
-    assert_eq!(value("header"), "host, authorization");
-    // The last value of an option that is not repeatable wins, so that a line can be
-    // extended: the unit puts HEALTHPORT_OPTS after its own options.
-    let (value, _) = check_config(&["--rise", "2", "--rise", "3"]);
-    assert_eq!(value("rise"), "3");
+    for (name, value) in [
+        ("listen", "[::]:18898, 127.0.0.1:1"),
+        ("header", "host, authorization"),
+        ("rise", "3"),
+    ] {
+        assert!(settings.contains(&line(name, value)), "{settings}");
+    }
     // Every limit that --help shows, with the longest interval for --fast-interval.
-    for (entry, option) in settings() {
+    for (entry, option) in self::settings() {
         for range in entry.ranges() {
             let (least, most) = range.split_once(" to ").unwrap();
             for limit in [least, most] {
-                let taken = run(&["--interval=60m", &option, limit, "--check-config"]);
-                assert_eq!(taken.0, Some(0), "{option} {limit}");
+                check_config(&["--interval=60m", &option, limit]);
             }
         }
     }
-}
-
-#[test]
-fn once_is_one_probe() {
-    // Nobody listens on port 1.
-    let (code, stdout, _) = run(&["--once", "--url", "http://127.0.0.1:1/"]);
-    assert_eq!(code, Some(1));
-    assert!(stdout.starts_with("connect: "), "{stdout}");
 }
 
 #[test]
@@ -516,9 +448,5 @@ fn long_values_are_errors_not_panics() {
             "{option}"
         );
     }
-    let many: Vec<OsString> = vec!["--rise=1".into(); 5_000];
-    assert_eq!(
-        run(&[many, vec!["--check-config".into()]].concat()).0,
-        Some(0)
-    );
+    check_config(&vec!["--rise=1"; 5_000]);
 }

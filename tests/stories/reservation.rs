@@ -1,18 +1,17 @@
 //! The port is ours from the start of the program to its end. Other programs on the node
 //! cannot take it while it is closed, and cannot keep it closed.
 
-use std::io::ErrorKind::AddrInUse;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::{
-    BINARY, Folder, Healthport, NOT_READY, Over, PATIENCE, READY, Service, eventually, finish,
-    own_address, read_head,
+    BINARY, Folder, Healthport, NOT_READY, Over, PATIENCE, READY, Service, closed, finish, opened,
+    own_address,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use rustix::process::{Signal, geteuid};
@@ -34,11 +33,6 @@ fn listening(listen: SocketAddr, port: SocketAddr, service: &Service) -> Healthp
     let mut healthport = Healthport::spawn(port.ip(), &mut command);
     healthport.port = port;
     healthport
-}
-
-fn probes(service: &Service, count: usize) {
-    let enough = service.connections() + count;
-    eventually("more probes", || service.connections() >= enough);
 }
 
 /// A socket bound to the address, with or without SO_REUSEADDR.
@@ -73,19 +67,14 @@ fn taken(port: SocketAddr) -> String {
 /// The first is drained, and the second must not open what it closes.
 #[test]
 fn a_second_healthport_does_not_open_what_the_first_closes() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
     let folder = Folder::new();
     let drain = folder.file("drain");
-    let path = drain.to_str().unwrap();
-    let first = Healthport::start(address, &service, &["--drain-file", path]);
-    first.opens();
-    let second = Healthport::start(address, &service, &[]);
+    let (service, first) = opened(&["--drain-file", drain.to_str().unwrap()]);
+    let second = Healthport::start(first.port.ip(), &service, &[]);
     second.says(&taken(second.port));
     std::fs::write(&drain, "").unwrap();
     first.says("drained");
-    probes(&service, 100);
+    service.is_probed(100);
     assert!(!first.is_open(), "drained");
     assert_eq!(second.log().len(), 2, "{:#?}", second.log());
     drop(first);
@@ -94,14 +83,11 @@ fn a_second_healthport_does_not_open_what_the_first_closes() {
 
 #[test]
 fn a_port_that_is_taken_is_known_at_the_start() {
-    let address = own_address();
-    let service = Service::router(address);
-    let first = Healthport::start(address, &service, &[]);
-    first.says("port closed: answered 500");
+    let (_service, first) = closed(&[]);
     // It says so before the first probe has ended, which hangs.
     let silent = Service::router(own_address());
     silent.hangs();
-    let second = Healthport::start(address, &silent, &["--timeout", "1m"]);
+    let second = Healthport::start(first.port.ip(), &silent, &["--timeout", "1m"]);
     second.says(&taken(second.port));
     assert_eq!(second.log().len(), 2, "{:#?}", second.log());
 }
@@ -120,7 +106,7 @@ fn nobody_else_can_listen_while_it_is_closed() {
         let port = own_port();
         let healthport = listening((listen, port).into(), (seen, port).into(), &service);
         let all_refused = || {
-            probes(&service, 5);
+            service.is_probed(5);
             for &other in others {
                 for reuse in [false, true] {
                     let other = SocketAddr::new(other, port);
@@ -153,12 +139,7 @@ fn nobody_else_can_listen_while_it_is_closed() {
 fn nobody_else_can_listen_while_it_opens_and_closes() {
     let address = own_address();
     let service = Service::router(address);
-    let answers = AtomicUsize::new(0);
-    service.does(move |mut stream| {
-        read_head(&mut stream);
-        let odd = answers.fetch_add(1, Ordering::SeqCst) % 2 == 1;
-        let _ = stream.write_all(if odd { READY } else { NOT_READY }.as_bytes());
-    });
+    service.answers(|number| [NOT_READY, READY][number % 2]);
     let port = SocketAddr::new(address, own_port());
     let healthport = listening(port, port, &service);
     healthport.opens();
@@ -171,7 +152,7 @@ fn nobody_else_can_listen_while_it_opens_and_closes() {
             scope.spawn(move || steal().filter(|_| can_listen(address, true)).count())
         });
         // In parts: on a busy machine the thieves leave little time for 500.
-        (0..10).for_each(|_| probes(&service, 50));
+        (0..10).for_each(|_| service.is_probed(50));
         drop(end);
         let thefts = thieves.map(|thief| thief.join().unwrap());
         assert_eq!(thefts, [0, 0]);
@@ -183,13 +164,10 @@ fn nobody_else_can_listen_while_it_opens_and_closes() {
 
 #[test]
 fn nobody_can_connect_from_it() {
-    let address = own_address();
-    let service = Service::router(address);
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.says("port closed: answered 500");
+    let (_service, healthport) = closed(&[]);
     for reuse in [false, true] {
         let error = bound(healthport.port, reuse).unwrap_err();
-        assert_eq!(error.kind(), AddrInUse);
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
     }
 }
 
@@ -216,10 +194,8 @@ fn the_kernel_does_not_choose_it_as_a_source_port() {
     let (_, _, said) = finish(Command::new("ip").args(["link", "set", "lo", "up"]));
     assert_eq!(said, "");
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "18850 18949").unwrap();
-    let address = own_address();
-    let service = Service::router(address);
-    let healthport = Healthport::start(address, &service, &[]);
-    healthport.says("port closed: answered 500");
+    let (service, healthport) = closed(&[]);
+    let address = healthport.port.ip();
     // Connect from this address to one place until there is no port left.
     let other = TcpListener::bind((address, 80)).unwrap();
     let mut connections = Vec::new();
@@ -229,7 +205,7 @@ fn the_kernel_does_not_choose_it_as_a_source_port() {
             Err(error) => break error,
         }
     };
-    assert_eq!(refused.kind(), std::io::ErrorKind::AddrNotAvailable);
+    assert_eq!(refused.kind(), ErrorKind::AddrNotAvailable);
     let source = |stream: &TcpStream| stream.local_addr().unwrap().port();
     let taken = connections
         .iter()
@@ -244,29 +220,16 @@ fn the_kernel_does_not_choose_it_as_a_source_port() {
 /// 128, as `std` asks for, the others waited for their second SYN, a second later.
 #[test]
 fn hundreds_of_checks_at_the_same_moment_do_not_wait() {
-    let address = own_address();
-    let service = Service::router(address);
-    service.ready();
-    let healthport = Healthport::start(address, &service, &["--max-age", "4m"]);
-    healthport.opens();
+    let (_service, healthport) = opened(&["--max-age", "4m"]);
     healthport.signal(Signal::STOP);
-    let start = Instant::now();
-    let mut waited = 0;
-    let checks: Vec<_> = (0..600)
-        .map(|_| {
-            let limit = Duration::from_millis(50);
-            TcpStream::connect_timeout(&healthport.port, limit)
-        })
-        .take_while(|check| {
-            waited += usize::from(check.is_err());
-            waited < 10 // half a second is enough to know
-        })
-        .collect();
+    let limit = Duration::from_millis(50);
+    let check = |_| TcpStream::connect_timeout(&healthport.port, limit).ok();
+    // The first that has to wait is enough to know.
+    let checks: Vec<_> = (0..600).map_while(check).collect();
     healthport.signal(Signal::CONT);
-    assert_eq!(waited, 0, "in {:?}", start.elapsed());
+    assert_eq!(checks.len(), 600, "one had to wait");
     // The helper then serves each of them.
-    for check in checks {
-        let mut check = check.unwrap();
+    for mut check in checks {
         check.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(check.read(&mut [0]).unwrap(), 0);
     }

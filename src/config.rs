@@ -124,7 +124,7 @@ takes longer than its interval counts in place of the interval):
 closes {:?} after a bad answer
 closes {:?} after a hang
 opens {:?} after a good answer
-closes {:?} after healthport itself stalls
+closes {:?} after the loop stands still
 ",
             self.closes_after_bad(Duration::ZERO),
             self.closes_after_hang(Duration::ZERO),

@@ -29,7 +29,7 @@ pub struct Cycle<'a> {
 impl Cycle<'_> {
     /// Whether the service or the drain file keeps the port closed, rather than an
     /// unfinished count or a system that refuses the port.
-    pub fn is_refused(&self) -> bool {
+    pub fn keeps_closed(&self) -> bool {
         self.drained.is_some() || !self.up && !self.outcome.is_some_and(Outcome::is_good)
     }
 

@@ -189,7 +189,7 @@ impl<W: World> Daemon<'_, W> {
             ports: &ports,
         };
         self.world.count(&cycle);
-        for (level, line) in self.reporter.cycle(&cycle) {
+        for (level, line) in self.reporter.lines(&cycle) {
             self.world.log(level, &line);
         }
         if let Some(outcome) = outcome.filter(|_| counts) {
@@ -240,24 +240,22 @@ impl<W: World> Daemon<'_, W> {
         }
     }
 
-    fn account(&self) -> String {
+    fn status(&self) -> String {
         let (checks, last) = self.world.checks();
-        self.reporter.account(self.world.now(), checks, last)
+        self.reporter
+            .status_with_counts(self.world.now(), checks, last)
     }
 
     fn report(&mut self) {
-        let account = self.account();
-        self.world.log(Level::Info, &account);
+        let status = self.status();
+        self.world.log(Level::Info, &status);
     }
 
     fn stop(&mut self, signal: &str) {
         self.world.set_port(false);
         // If this fails it is not worth a log line: systemd sent the signal.
         let _ = self.world.notify("STOPPING=1\nSTATUS=stopping");
-        let line = format!(
-            "{signal}: port closed, stopping; it was: {}",
-            self.account()
-        );
+        let line = format!("{signal}: port closed, stopping; it was: {}", self.status());
         self.world.log(Level::Info, &line);
     }
 }

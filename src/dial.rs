@@ -89,16 +89,16 @@ impl Failure {
 /// The system's reason, or that the other side is this very socket: the kernel chose as
 /// its source port the port that nothing listens on.
 pub fn check(stream: &TcpStream, address: SocketAddr) -> Result<(), Failure> {
-    let refused = |error: io::Error| Failure::new(address, &error);
-    if let Some(error) = stream.take_error().map_err(refused)? {
-        return Err(refused(error));
+    let failed = |error: io::Error| Failure::new(address, &error);
+    if let Some(error) = stream.take_error().map_err(failed)? {
+        return Err(failed(error));
     }
-    let own = stream.local_addr().map_err(refused)?;
+    let own = stream.local_addr().map_err(failed)?;
     // The address of the URL may be a wildcard, which stands for another one.
-    if own.port() != address.port() || stream.peer_addr().map_err(refused)? != own {
+    if own.port() != address.port() || stream.peer_addr().map_err(failed)? != own {
         return Ok(());
     }
-    hang_up(stream);
+    reset(stream);
     Err(Failure {
         sentence: format!(
             "cannot connect to {address}: connected to itself, nothing listens there"
@@ -110,7 +110,7 @@ pub fn check(stream: &TcpStream, address: SocketAddr) -> Result<(), Failure> {
 /// Ends a connection to itself. A plain close would leave it in TIME_WAIT, and the
 /// service could not bind its port for a minute. Closing with unread data sends a reset,
 /// which leaves nothing behind.
-fn hang_up(mut stream: &TcpStream) {
+fn reset(mut stream: &TcpStream) {
     let arrives = |_| sys::wait(stream, POLLIN, Duration::from_millis(10));
     let _ = stream.write(b"x").and_then(arrives);
 }

@@ -255,9 +255,9 @@ impl Buffers for Exchange {
 
 /// Where the exchange is while ureq does not run.
 #[derive(Debug, Clone, Default)]
-pub struct Line(Arc<Mutex<Exchange>>);
+pub struct Wire(Arc<Mutex<Exchange>>);
 
-impl Line {
+impl Wire {
     fn get(&self) -> MutexGuard<'_, Exchange> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -278,7 +278,7 @@ impl Line {
     }
 }
 
-impl Connector for Line {
+impl Connector for Wire {
     type Out = Connection;
 
     fn connect(
@@ -290,7 +290,7 @@ impl Connector for Line {
         exchange.connect(&details.addrs)?;
         Ok(Some(Connection {
             exchange: mem::take(&mut exchange),
-            line: self.clone(),
+            wire: self.clone(),
         }))
     }
 }
@@ -299,12 +299,12 @@ impl Connector for Line {
 #[derive(Debug)]
 pub struct Connection {
     exchange: Exchange,
-    line: Line,
+    wire: Wire,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        *self.line.get() = mem::take(&mut self.exchange);
+        *self.wire.get() = mem::take(&mut self.exchange);
     }
 }
 

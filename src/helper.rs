@@ -151,13 +151,15 @@ fn serve(
     lease: &Lease,
     connections: &Connections,
 ) -> Option<io::Error> {
-    while let Err(RecvTimeoutError::Timeout) = orders.recv_timeout(lease.left().unwrap_or(RETRY)) {
-        if lease.left().is_none() && listener.stop() {
+    while let Err(RecvTimeoutError::Timeout) =
+        orders.recv_timeout(lease.left_or_expire().unwrap_or(RETRY))
+    {
+        if lease.left_or_expire().is_none() && listener.stop() {
             return None;
         }
     }
     loop {
-        let Some(left) = lease.left() else {
+        let Some(left) = lease.left_or_expire() else {
             listener.stop();
             return None;
         };

@@ -47,7 +47,7 @@ impl Lease {
     }
 
     /// The time left, or nothing from the moment it expires until it starts again.
-    pub fn left(&self) -> Option<Duration> {
+    pub fn left_or_expire(&self) -> Option<Duration> {
         let deadline = self.deadline.load(SeqCst);
         let left = deadline.saturating_sub(self.now());
         if left > 0 {
@@ -58,7 +58,7 @@ impl Lease {
         if self.replace(deadline, 0) {
             None
         } else {
-            self.left()
+            self.left_or_expire()
         }
     }
 

@@ -12,7 +12,7 @@ use ureq::{Agent, Error, Timeout};
 
 use crate::config::Config;
 use crate::dial::Addresses;
-use crate::exchange::{HEAD_LIMIT, Line};
+use crate::exchange::{HEAD_LIMIT, Wire};
 use crate::reason::reason;
 
 /// How much of the body --expect-body searches, in bytes (the kubelet's limit).
@@ -80,7 +80,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Prober {
     agent: Agent,
-    line: Line,
+    wire: Wire,
     request: Request<()>,
     config: Config,
 }
@@ -108,10 +108,10 @@ impl Prober {
             .accept_encoding("") // else an empty header
             .max_response_header_size(HEAD_LIMIT)
             .build();
-        let line = Line::default();
+        let wire = Wire::default();
         Prober {
-            agent: Agent::with_parts(agent, line.clone(), Addresses),
-            line,
+            agent: Agent::with_parts(agent, wire.clone(), Addresses),
+            wire,
             request,
             config: config.clone(),
         }
@@ -130,14 +130,14 @@ impl Prober {
     /// if there is no result yet. Together the calls take no longer than --timeout,
     /// however the service behaves.
     pub fn probe(&self, time: Duration) -> Option<Outcome> {
-        self.line.run(time, self.config.timeout);
+        self.wire.run(time, self.config.timeout);
         let asked = self.ask();
         if matches!(&asked, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) {
             return None;
         }
         // If the process was stopped or the machine slept, the answer may have been true
         // long ago although no wait timed out.
-        let is_late = self.line.end();
+        let is_late = self.wire.end();
         Some(match asked {
             Err(error) => self.failed(&error),
             Ok(outcome) if outcome.is_good() && is_late => {
@@ -150,7 +150,7 @@ impl Prober {
     /// Ends the connection of the last probe: politely, in up to `time`, if the service
     /// has answered.
     pub fn hang_up(&self, time: Duration) {
-        self.line.hang_up(time.min(REST));
+        self.wire.hang_up(time.min(REST));
     }
 
     fn ask(&self) -> Result<Outcome, Error> {

@@ -67,7 +67,7 @@ impl Reporter<'_> {
     }
 
     /// The lines for one cycle; none if nothing changed.
-    pub fn cycle(&mut self, cycle: &Cycle) -> Vec<Line> {
+    pub fn lines(&mut self, cycle: &Cycle) -> Vec<Line> {
         let mut lines = Vec::new();
         if cycle.expired {
             // The expired lease has closed every port since the last cycle.
@@ -86,7 +86,7 @@ impl Reporter<'_> {
         let time = human_time(cycle.now.saturating_sub(self.since));
         let reason = cycle.reason();
         let is_new =
-            cycle.is_refused() && self.reasons.len() < REASONS && !self.reasons.contains(&reason);
+            cycle.keeps_closed() && self.reasons.len() < REASONS && !self.reasons.contains(&reason);
         let line = match (opened.as_str(), closed.as_str()) {
             ("", "") if !is_new => None,
             ("", "") => Some(self.still_closed(&reason)),
@@ -108,7 +108,7 @@ impl Reporter<'_> {
             self.since = cycle.now;
         }
         self.ports = cycle.ports.to_vec();
-        self.status = self.describe(cycle);
+        self.status = self.status_of(cycle);
         if let (Some(_), Some(outcome)) = (cycle.took, cycle.outcome) {
             self.probes += 1;
             self.bad += u64::from(!outcome.is_good());
@@ -147,7 +147,7 @@ impl Reporter<'_> {
         format!("port {still}closed: {reason}{last}")
     }
 
-    fn describe(&self, cycle: &Cycle) -> String {
+    fn status_of(&self, cycle: &Cycle) -> String {
         let failed: Vec<_> = cycle.ports.iter().filter_map(failure).collect();
         let open = self.addresses(cycle.ports, |_, now| *now == State::Open);
         let reason = cycle.reason();
@@ -175,7 +175,7 @@ impl Reporter<'_> {
 
     /// The status with its times and counts, for SIGUSR1 and the last line. `checks` is
     /// how many connections were accepted, `last` how long ago the last one was.
-    pub fn account(&self, now: Duration, checks: u64, last: Option<Duration>) -> String {
+    pub fn status_with_counts(&self, now: Duration, checks: u64, last: Option<Duration>) -> String {
         let (status, probes, bad) = (&self.status, self.probes, self.bad);
         let time = human_time(now.saturating_sub(self.since));
         let all = human_time(now);
@@ -247,7 +247,7 @@ mod tests {
                 bad => outcome.sentence = bad.to_string(),
             }
         }
-        let lines = reporter.cycle(&Cycle {
+        let lines = reporter.lines(&Cycle {
             now,
             took: Some(Duration::ZERO),
             outcome: Some(&outcome),
@@ -442,8 +442,9 @@ mod tests {
             ),
         ] {
             let now = Duration::from_millis(now);
-            let account = reporter.account(now, checks, last.map(Duration::from_millis));
-            assert_eq!(account, format!("port open: good {expected}"));
+            let status_with_counts =
+                reporter.status_with_counts(now, checks, last.map(Duration::from_millis));
+            assert_eq!(status_with_counts, format!("port open: good {expected}"));
         }
     }
 

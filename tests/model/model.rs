@@ -87,7 +87,7 @@ fn renewals(helpers: usize) {
     let lease = Arc::new(Lease::new(Duration::from_nanos(MAX_AGE)));
     let helper = |_| {
         let lease = Arc::clone(&lease);
-        thread::spawn(move || lease.left().is_none())
+        thread::spawn(move || lease.left_or_expire().is_none())
     };
     let helpers: Vec<_> = (0..helpers).map(helper).collect();
     let ticks = {

@@ -31,7 +31,7 @@ takes longer than its interval counts in place of the interval):
 closes 1.1s after a bad answer
 closes 21s after a hang
 opens 1s after a good answer
-closes 4s after healthport itself stalls
+closes 4s after the loop stands still
 ";
 
 const URL: &str = "a URL like http://HOST[:PORT]/PATH (plain HTTP, no TLS)";

@@ -1,6 +1,5 @@
 //! The thread that serves one address: it accepts, closes at once, and watches the lease.
-//! It is there from the first opening to the end, and is handed each new socket before
-//! it listens.
+//! It is there from start to end, and is handed each new socket before it listens.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,8 +20,9 @@ use crate::sys::{self, POLLIN, SO_REUSEADDR, SO_REUSEPORT};
 /// takes longer hangs in the kernel, and would not watch the lease.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How soon a helper looks again at a socket that was to be closed and does not listen yet.
-const RETRY: Duration = Duration::from_millis(1);
+/// How soon a helper looks again at a socket that does not listen yet when the lease has
+/// expired: for so long it may listen if the loop stands still again.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// The socket of one opening, shared with the helper. Always a new one: listening again
 /// on one that was shut down would orphan connections in CLOSE_WAIT, and those block the
@@ -65,8 +65,10 @@ impl Listener {
 pub struct Helper {
     orders: Sender<Order>,
     news: Receiver<News>,
-    /// It has a listener that it has not given up yet, as far as is known.
-    busy: bool,
+    /// How many listeners it was handed and does not watch yet, as far as is known.
+    ahead: u32,
+    /// Whether it serves an open port, likewise.
+    serves: bool,
 }
 
 #[derive(Debug)]
@@ -102,43 +104,45 @@ impl Helper {
         Ok(Helper {
             orders,
             news,
-            busy: false,
+            ahead: 0,
+            serves: false,
         })
     }
 
-    /// Hands it a listener that does not listen yet, and returns when it watches it.
-    pub fn watch(&mut self, listener: &Arc<Listener>) -> Result<(), String> {
-        let hangs = || "the helper of an earlier opening hangs".to_string();
-        while self.busy {
-            let news = self.news.recv_timeout(PATIENCE).map_err(|_| hangs())?;
-            self.busy = matches!(news, News::Watching);
-        }
-        self.busy = true;
+    /// Hands it a listener that does not listen yet.
+    pub fn watch(&mut self, listener: &Arc<Listener>) {
         let _ = self.orders.send(Order::Watch(Arc::clone(listener)));
-        match self.news.recv_timeout(PATIENCE) {
-            Ok(News::Watching) => Ok(()),
-            _ => {
-                listener.close();
-                self.accept();
-                Err(hangs())
+        self.ahead += 1;
+    }
+
+    /// Waits until it watches the last listener.
+    pub fn is_watching(&mut self) -> Result<(), String> {
+        while self.ahead > 0 {
+            match self.news.recv_timeout(PATIENCE) {
+                Ok(News::Watching) => self.ahead -= 1,
+                Ok(News::Stopped(_)) => {}
+                Err(_) => return Err("the helper of an earlier opening hangs".to_string()),
             }
         }
+        Ok(())
     }
 
-    pub fn accept(&self) {
+    /// The last listener listens now.
+    pub fn accept(&mut self) {
         let _ = self.orders.send(Order::Accept);
+        self.serves = true;
     }
 
-    /// Whether it no longer serves its listener: because of an error, or because the lease
-    /// expired.
+    /// Whether it no longer serves the open port: because of an error, or because the
+    /// lease expired.
     pub fn has_stopped(&mut self) -> Option<Option<io::Error>> {
-        if !self.busy {
+        if !self.serves {
             return Some(None);
         }
         let Ok(News::Stopped(error)) = self.news.try_recv() else {
             return None;
         };
-        self.busy = false;
+        self.serves = false;
         Some(error)
     }
 }

@@ -50,6 +50,7 @@ impl Ports {
             address,
             reservation: None,
             helper: None,
+            next: None,
             listener: None,
         };
         Ports {
@@ -75,6 +76,8 @@ impl Ports {
         }
         let held = self.ports.iter().any(|port| port.listener.is_some());
         self.close();
+        // The helpers may have shut them down.
+        self.ports.iter_mut().for_each(Port::discard);
         self.lease.restart();
         !held
     }
@@ -106,6 +109,7 @@ impl Drop for Ports {
     /// expires.
     fn drop(&mut self) {
         self.close();
+        self.ports.iter_mut().for_each(Port::discard);
     }
 }
 
@@ -114,6 +118,9 @@ struct Port {
     address: SocketAddr,
     reservation: Option<OwnedFd>,
     helper: Option<Helper>,
+    /// For the next opening: its helper watches it already, which takes three system
+    /// calls and two changes of threads out of the reaction.
+    next: Option<Arc<Listener>>,
     listener: Option<Arc<Listener>>,
 }
 
@@ -128,12 +135,18 @@ impl Port {
         let cannot_listen = |error| cannot_listen(address, &error);
         let reservation = get(&mut self.reservation, || reserve(address)).map_err(cannot_listen)?;
         if !open {
+            // If it fails, the next opening says so.
+            let _ = prepare(
+                &mut self.next,
+                &mut self.helper,
+                address,
+                lease,
+                connections,
+            );
             return Ok(());
         }
-        let start = || Helper::start(lease, connections);
-        let helper = get(&mut self.helper, start).map_err(cannot_listen)?;
         let cannot_accept = |problem| format!("cannot accept on {address}: {problem}");
-        if self.listener.is_some() {
+        if let (Some(_), Some(helper)) = (&self.listener, &mut self.helper) {
             return match helper.has_stopped() {
                 None => Ok(()),
                 // The next renewal closes the port, and `rise` must be earned again.
@@ -146,18 +159,33 @@ impl Port {
                 }
             };
         }
-        let listener = Listener::new(address).map_err(cannot_listen)?;
-        // The helper watches before the socket listens: if the loop stalled after
+        let (helper, listener) = prepare(
+            &mut self.next,
+            &mut self.helper,
+            address,
+            lease,
+            connections,
+        )
+        .map_err(cannot_listen)?;
+        // The helper watches before the socket listens: if the loop stood still after
         // listen(2), nobody else would close the port.
-        helper.watch(&listener).map_err(cannot_accept)?;
+        helper.is_watching().map_err(cannot_accept)?;
         let listens = listen(&listener.socket, address, reservation);
-        if listens.is_err() {
-            listener.close();
-        }
         helper.accept();
-        listens.map_err(cannot_listen)?;
+        self.next = None;
+        if let Err(error) = listens {
+            listener.close();
+            return Err(cannot_listen(error));
+        }
         self.listener = Some(listener);
         Ok(())
+    }
+
+    fn discard(&mut self) {
+        if let (Some(listener), Some(helper)) = (self.next.take(), &mut self.helper) {
+            listener.close();
+            helper.accept();
+        }
     }
 
     /// Neither tells the helper nor waits for it: the kernel makes its `accept` fail.
@@ -166,6 +194,23 @@ impl Port {
             listener.close();
         }
     }
+}
+
+/// The listener of the next opening and the helper that has it.
+fn prepare<'a>(
+    next: &mut Option<Arc<Listener>>,
+    helper: &'a mut Option<Helper>,
+    address: SocketAddr,
+    lease: &Arc<Lease>,
+    connections: &Arc<Connections>,
+) -> io::Result<(&'a mut Helper, Arc<Listener>)> {
+    let helper = get(helper, || Helper::start(lease, connections))?;
+    let listener = get(next, || {
+        let listener = Listener::new(address)?;
+        helper.watch(&listener);
+        Ok(listener)
+    })?;
+    Ok((helper, Arc::clone(listener)))
 }
 
 /// What is there, or what can be made.

@@ -348,7 +348,7 @@ fn silent_clients_do_not_make_a_liveness_probe_wait() {
     assert!(p99 < Duration::from_millis(500), "{p99:?}");
     assert!(lost * 50 <= asked, "{lost} of {asked} lost");
     assert!(probes >= 20, "{probes} probes in 3 s, of 30");
-    assert_eq!(healthport.status("Threads"), 2);
+    assert_eq!(healthport.status("Threads"), 3);
     eventually("they are gone", || healthport.descriptors() < 20);
 }
 

@@ -189,9 +189,3 @@ fn the_commands_can_be_read_and_name_what_is_there() {
         assert!(missing(command).is_some(), "{command}");
     }
 }
-
-#[test]
-fn the_readme_answers_in_a_minute() {
-    let lines = include_str!("../../README.md").lines().count();
-    assert!(lines <= 160, "{lines} lines");
-}

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use crate::common::{
-    Folder, Healthport, Service, cargo, eventually, finish, floor, own_address, proc, release, tool,
+    Folder, Healthport, Service, cargo, eventually, finish, floor, own_address, proc, release,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -31,8 +31,6 @@ ureq                  one HTTP request with one deadline; no TLS, no gzip, no co
 ureq-proto            of ureq: HTTP/1.1 without I/O
 utf8-zero             of ureq: bodies as text, which ours does not ask for
 ";
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn readelf(option: &str) -> String {
     let mut command = Command::new("readelf");
@@ -253,30 +251,6 @@ fn a_limit_on_locked_memory_is_no_reason_not_to_run() {
     drop(healthport);
 }
 
-/// What std lacks stands in one small file, and nowhere else is unsafe code.
-#[test]
-fn unsafe_code_is_in_one_small_file() {
-    let manifest = include_str!("../../Cargo.toml");
-    assert!(manifest.contains("\nunsafe_code = \"deny\"\n"));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
-    let mut with_unsafe = Vec::new();
-    for file in std::fs::read_dir(source).expect("read src/") {
-        let path = file.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        if text.contains("unsafe") {
-            with_unsafe.push((path.file_name().unwrap().to_owned(), text));
-        }
-    }
-    let [(name, text)] = &with_unsafe[..] else {
-        panic!("{with_unsafe:?}");
-    };
-    assert_eq!(name, "sys.rs");
-    assert!(text.lines().count() < 150);
-    let blocks = text.matches("unsafe {").count();
-    assert_eq!(blocks, text.matches("// SAFETY: ").count());
-    assert_eq!(text.matches("allow(").count(), 1);
-}
-
 /// The run-time packages, ours included, a line each.
 pub fn tree(format: &str) -> String {
     let tree = ["tree", "--locked", "--edges", "normal,build"];
@@ -305,25 +279,4 @@ fn the_run_time_packages_are_these_and_no_others() {
             "not in tests/bench/README.md: {row}; see tests/inside.sh"
         );
     }
-}
-
-/// Rust 1.85 has no let chains. Clippy holds the library's functions against
-/// rust-version, not the syntax.
-#[test]
-fn no_let_chain() {
-    let grep = |args: &[&str], input: &str| {
-        let mut command = Command::new("grep");
-        command.args(["-rPzl", "--include=*.rs", "&& let |(if|while) let [^{;]*&&"]);
-        tool(command.args(args).current_dir(ROOT), input)
-    };
-    assert!(grep(&["-"], "if let Some(one) = two\n    && three {").0);
-    assert!(!grep(&["-"], "if let Some(one) = two { three && four }").0);
-    // Fuzz and model are packages of their own, built by newer compilers.
-    let others = [
-        "--exclude-dir=fuzz",
-        "--exclude-dir=model",
-        "--exclude=binary.rs",
-    ];
-    let found = grep(&[&others[..], &["src", "tests"]].concat(), "");
-    assert_eq!(found, (false, String::new()));
 }

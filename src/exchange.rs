@@ -61,7 +61,7 @@ pub struct Exchange {
 impl Exchange {
     /// Lets ureq run for up to `time`, from the start of the request. The first run
     /// begins the exchange, which has `timeout` for all of it.
-    fn run(&mut self, time: Duration, timeout: Duration) {
+    pub fn run(&mut self, time: Duration, timeout: Duration) {
         let now = Instant::now();
         if self.deadline.is_none() {
             self.clear();
@@ -75,7 +75,7 @@ impl Exchange {
     }
 
     /// Ends it, but for its connection. True if its time was over.
-    fn end(&mut self) -> bool {
+    pub fn end(&mut self) -> bool {
         let is_late = self.is_late();
         self.deadline = None;
         is_late
@@ -89,7 +89,7 @@ impl Exchange {
     /// Reads the rest of the answer for up to `time`, and ends. A service whose client
     /// closes while it still writes logs a broken pipe (60 tracebacks in 60 probes from
     /// Python's server with a body in four writes).
-    fn hang_up(&mut self, time: Duration) {
+    pub fn hang_up(&mut self, time: Duration) {
         let end = Instant::now() + time;
         let mut rest = if time.is_zero() { 0 } else { REST_LIMIT };
         while let Some(mut stream) = self.stream.as_ref().filter(|_| rest > 0) {
@@ -258,23 +258,8 @@ impl Buffers for Exchange {
 pub struct Wire(Arc<Mutex<Exchange>>);
 
 impl Wire {
-    fn get(&self) -> MutexGuard<'_, Exchange> {
+    pub fn exchange(&self) -> MutexGuard<'_, Exchange> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// [`Exchange::run`].
-    pub fn run(&self, time: Duration, timeout: Duration) {
-        self.get().run(time, timeout);
-    }
-
-    /// [`Exchange::end`].
-    pub fn end(&self) -> bool {
-        self.get().end()
-    }
-
-    /// [`Exchange::hang_up`].
-    pub fn hang_up(&self, time: Duration) {
-        self.get().hang_up(time);
     }
 }
 
@@ -286,7 +271,7 @@ impl Connector for Wire {
         details: &ConnectionDetails,
         _: Option<()>,
     ) -> Result<Option<Connection>, Error> {
-        let mut exchange = self.get();
+        let mut exchange = self.exchange();
         exchange.connect(&details.addrs)?;
         Ok(Some(Connection {
             exchange: mem::take(&mut exchange),
@@ -304,7 +289,7 @@ pub struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        *self.wire.get() = mem::take(&mut self.exchange);
+        *self.wire.exchange() = mem::take(&mut self.exchange);
     }
 }
 

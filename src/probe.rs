@@ -130,14 +130,14 @@ impl Prober {
     /// if there is no result yet. Together the calls take no longer than --timeout,
     /// however the service behaves.
     pub fn probe(&self, time: Duration) -> Option<Outcome> {
-        self.wire.run(time, self.config.timeout);
+        self.wire.exchange().run(time, self.config.timeout);
         let asked = self.ask();
         if matches!(&asked, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) {
             return None;
         }
         // If the process was stopped or the machine slept, the answer may have been true
         // long ago although no wait timed out.
-        let is_late = self.wire.end();
+        let is_late = self.wire.exchange().end();
         Some(match asked {
             Err(error) => self.failed(&error),
             Ok(outcome) if outcome.is_good() && is_late => {
@@ -150,7 +150,7 @@ impl Prober {
     /// Ends the connection of the last probe: politely, in up to `time`, if the service
     /// has answered.
     pub fn hang_up(&self, time: Duration) {
-        self.wire.hang_up(time.min(REST));
+        self.wire.exchange().hang_up(time.min(REST));
     }
 
     fn ask(&self) -> Result<Outcome, Error> {

@@ -133,7 +133,7 @@ impl<W: World> Daemon<'_, W> {
     }
 
     /// What is due at least every second, in the sleep and inside a probe. True if the
-    /// port may have to change.
+    /// port may have to change; then everything else waits for that.
     fn beat(&mut self) -> bool {
         let now = self.world.now();
         self.beat_due = now + BEAT;
@@ -152,8 +152,11 @@ impl<W: World> Daemon<'_, W> {
                 changed = true;
             }
         }
+        if changed || self.has_expired {
+            return true;
+        }
         self.inform();
-        changed || self.has_expired
+        false
     }
 
     /// Sets the port as it must be, and then tells everybody. `took` is how long the probe

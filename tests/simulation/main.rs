@@ -530,6 +530,7 @@ impl World for Scripted<'_> {
     }
 
     fn log(&mut self, level: Level, line: &str) {
+        self.port_comes_first();
         self.say(|| format!("log: {line}"));
         let is_named = |port: &Port| line.contains(&port.address.to_string());
         let lost = level == Level::Error && line.contains("cannot accept on");
@@ -549,6 +550,7 @@ impl World for Scripted<'_> {
     }
 
     fn notify(&mut self, assignments: &str) -> io::Result<()> {
+        self.port_comes_first();
         if let (Some(watchdog), true) = (self.watchdog, assignments.contains("WATCHDOG=1")) {
             // systemd begins to wait with READY=1.
             if assignments.contains("READY=1") {
@@ -626,6 +628,12 @@ impl Scripted<'_> {
             takes,
             found: None,
         }
+    }
+
+    /// Whatever may block comes after the port has followed.
+    fn port_comes_first(&self) {
+        let waits = self.seen.result.is_some() || self.seen.saw_drained && self.is_open();
+        assert!(!waits, "the port has not followed yet");
     }
 
     /// The verdict that follows from the last probe, as the definition of rise and fall

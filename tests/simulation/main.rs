@@ -161,6 +161,8 @@ struct Seen {
     is_stopped: bool,
     probes: u32,
     reports: u32,
+    /// Sleeps of no time since the last probe began.
+    spins: u32,
 }
 
 /// A failed assertion, here or in the program, is useless without its world.
@@ -569,6 +571,9 @@ impl World for Scripted<'_> {
     }
 
     fn sleep(&mut self, time: Duration) -> Wake {
+        self.seen.spins += u32::from(time.is_zero());
+        // A stall before a beat makes one more.
+        assert!(self.seen.spins < 10, "it spins");
         for port in &self.ports {
             assert_eq!(port.told, port.held, "the log is wrong on {}", port.address);
         }
@@ -613,7 +618,7 @@ impl Scripted<'_> {
             "a burst: {gap:?} after the last probe"
         );
         self.seen.started = self.now;
-        self.seen.calm += 1;
+        (self.seen.calm, self.seen.spins) = (self.seen.calm + 1, 0);
         let answer = up_to(&mut self.random, self.answer);
         let arrives = self.random.u32(1..100) * answer / 100;
         let mut end = self.now + self.config.timeout;

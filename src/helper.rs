@@ -116,12 +116,15 @@ impl Helper {
     }
 
     /// Waits until it watches the last listener.
-    pub fn is_watching(&mut self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn is_watching(&mut self) -> Result<(), &'static str> {
         while self.ahead > 0 {
             match self.news.recv_timeout(PATIENCE) {
                 Ok(News::Watching) => self.ahead -= 1,
                 Ok(News::Stopped(_)) => {}
-                Err(_) => return Err("the helper of an earlier opening hangs".to_string()),
+                Err(_) => return Err("the helper of an earlier opening hangs"),
             }
         }
         Ok(())

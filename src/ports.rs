@@ -133,52 +133,65 @@ impl Port {
     ) -> Result<(), String> {
         let address = self.address;
         let cannot_listen = |error| cannot_listen(address, &error);
-        let reservation = get(&mut self.reservation, || reserve(address)).map_err(cannot_listen)?;
+        get(&mut self.reservation, || reserve(address)).map_err(cannot_listen)?;
+        if open && self.listener.is_some() {
+            return self.look_after();
+        }
+        let prepared = self.prepare(lease, connections);
         if !open {
-            // If it fails, the next opening says so.
-            let _ = prepare(
-                &mut self.next,
-                &mut self.helper,
-                address,
-                lease,
-                connections,
-            );
-            return Ok(());
+            return Ok(()); // If it was not prepared, the next opening says so.
         }
-        let cannot_accept = |problem| format!("cannot accept on {address}: {problem}");
-        if let (Some(_), Some(helper)) = (&self.listener, &mut self.helper) {
-            return match helper.has_stopped() {
-                None => Ok(()),
-                // The next renewal closes the port, and `rise` must be earned again.
-                Some(None) => Err(cannot_accept("the lease expired".to_string())),
-                // Stay closed for one cycle, so that a helper that fails at once cannot
-                // make us spin.
-                Some(Some(error)) => {
-                    self.listener = None;
-                    Err(cannot_accept(reason(&error)))
-                }
-            };
-        }
-        let (helper, listener) = prepare(
-            &mut self.next,
-            &mut self.helper,
-            address,
-            lease,
-            connections,
-        )
-        .map_err(cannot_listen)?;
+        prepared.map_err(cannot_listen)?;
+        self.open()
+    }
+
+    fn prepare(&mut self, lease: &Arc<Lease>, connections: &Arc<Connections>) -> io::Result<()> {
+        let helper = get(&mut self.helper, || Helper::start(lease, connections))?;
+        let address = self.address;
+        get(&mut self.next, || {
+            let listener = Listener::new(address)?;
+            helper.watch(&listener);
+            Ok(listener)
+        })
+        .map(drop)
+    }
+
+    fn open(&mut self) -> Result<(), String> {
+        let address = self.address;
+        let (Some(reservation), Some(helper)) = (&self.reservation, &mut self.helper) else {
+            return Err(cannot_accept(address, "there is no helper"));
+        };
         // The helper watches before the socket listens: if the loop stood still after
         // listen(2), nobody else would close the port.
-        helper.is_watching().map_err(cannot_accept)?;
-        let listens = listen(&listener.socket, address, reservation);
+        helper
+            .is_watching()
+            .map_err(|problem| cannot_accept(address, problem))?;
+        self.listener = self.next.take();
+        let listens = match &self.listener {
+            Some(listener) => listen(&listener.socket, address, reservation),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
         helper.accept();
-        self.next = None;
-        if let Err(error) = listens {
-            listener.close();
-            return Err(cannot_listen(error));
+        listens.map_err(|error| {
+            self.close();
+            cannot_listen(address, &error)
+        })
+    }
+
+    /// Whether the helper still serves the open port.
+    fn look_after(&mut self) -> Result<(), String> {
+        let address = self.address;
+        match self.helper.as_mut().and_then(Helper::has_stopped) {
+            None => Ok(()),
+            // The next renewal closes the port, and `rise` must be earned again.
+            Some(None) => Err(cannot_accept(address, "the lease expired")),
+            // Stay closed for one cycle, so that a helper that fails at once cannot make
+            // us spin.
+            Some(Some(error)) => {
+                self.listener = None;
+                Err(cannot_accept(address, &reason(&error)))
+            }
         }
-        self.listener = Some(listener);
-        Ok(())
     }
 
     fn discard(&mut self) {
@@ -196,23 +209,6 @@ impl Port {
     }
 }
 
-/// The listener of the next opening and the helper that has it.
-fn prepare<'a>(
-    next: &mut Option<Arc<Listener>>,
-    helper: &'a mut Option<Helper>,
-    address: SocketAddr,
-    lease: &Arc<Lease>,
-    connections: &Arc<Connections>,
-) -> io::Result<(&'a mut Helper, Arc<Listener>)> {
-    let helper = get(helper, || Helper::start(lease, connections))?;
-    let listener = get(next, || {
-        let listener = Listener::new(address)?;
-        helper.watch(&listener);
-        Ok(listener)
-    })?;
-    Ok((helper, Arc::clone(listener)))
-}
-
 /// What is there, or what can be made.
 fn get<T>(slot: &mut Option<T>, make: impl FnOnce() -> io::Result<T>) -> io::Result<&mut T> {
     let value = match slot.take() {
@@ -220,6 +216,10 @@ fn get<T>(slot: &mut Option<T>, make: impl FnOnce() -> io::Result<T>) -> io::Res
         None => make()?,
     };
     Ok(slot.insert(value))
+}
+
+fn cannot_accept(address: SocketAddr, problem: &str) -> String {
+    format!("cannot accept on {address}: {problem}")
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {

@@ -86,6 +86,11 @@ impl Exchange {
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    /// Whether so many bytes after the head have arrived: then there is no rest to wait for.
+    pub fn has(&self, length: usize) -> bool {
+        self.arrived - self.used >= length
+    }
+
     /// Reads the rest of the answer for up to `time`, and ends. A service whose client
     /// closes while it still writes logs a broken pipe (60 tracebacks in 60 probes from
     /// Python's server with a body in four writes).

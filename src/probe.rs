@@ -3,6 +3,7 @@
 //! opposite of each has made somebody's health check say ready for a service that was
 //! not.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub struct Prober {
     wire: Wire,
     request: Request<()>,
     config: Config,
+    /// How long the last answer's body is, if its head says so.
+    length: Cell<Option<usize>>,
 }
 
 impl Prober {
@@ -114,6 +117,7 @@ impl Prober {
             wire,
             request,
             config: config.clone(),
+            length: Cell::new(None),
         }
     }
 
@@ -150,12 +154,21 @@ impl Prober {
     /// Ends the connection of the last probe: politely, in up to `time`, if the service
     /// has answered.
     pub fn hang_up(&self, time: Duration) {
-        self.wire.exchange().hang_up(time.min(REST));
+        let mut exchange = self.wire.exchange();
+        let is_whole = self
+            .length
+            .take()
+            .is_some_and(|length| exchange.has(length));
+        let rest = if is_whole { Duration::ZERO } else { REST };
+        exchange.hang_up(time.min(rest));
     }
 
     fn ask(&self) -> Result<Outcome, Error> {
         let response = self.agent.run(self.request.clone())?;
         let status = response.status().as_u16();
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        self.length.set(length);
         let answered = |result, sentence| {
             Ok(Outcome {
                 result,

@@ -385,7 +385,8 @@ fn a_service_that_writes_on_sees_no_broken_pipe() {
     let count = Arc::clone(&counters);
     service.does(move |mut stream| {
         read_head(&mut stream);
-        let parts = [READY.as_bytes(), &[b'x'; 500], &[b'x'; 500], &[b'x'; 500]];
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1500\r\n\r\n";
+        let parts = [&head[..], &[b'x'; 500], &[b'x'; 500], &[b'x'; 500]];
         let broken = parts.iter().any(|part| {
             thread::sleep(Duration::from_millis(1));
             stream.write_all(part).is_err()

@@ -166,6 +166,8 @@ fn a_soak_in_every_answer_under_a_storm() {
         println!("largest KiB and descriptors in the first quarter, and after it: {sizes:?}");
         assert!(given > count && changes >= 50 && good > 0 && refused > 0);
         let [early, late] = sizes;
-        assert!(late.0 <= early.0 + 32 && late.1 <= early.1, "{sizes:?}");
+        // At that moment the helper may still hold a check and the last listener. A leak
+        // would be one for each of the hundreds of changes.
+        assert!(late.0 <= early.0 + 32 && late.1 <= early.1 + 4, "{sizes:?}");
     });
 }

@@ -18,7 +18,7 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use ureq::{Error, Timeout};
 
 use crate::dial::{self, Failure};
-use crate::fold::Unfold;
+use crate::fold;
 use crate::sys::{self, POLLIN, POLLOUT};
 
 /// The longest status line and headers, in bytes: what HAProxy takes of its checks
@@ -48,12 +48,13 @@ pub struct Exchange {
     sent: usize,
     produced: usize,
     output: Vec<u8>,
-    /// How many bytes of the answer are there, and ureq has seen and used in this run.
-    arrived: usize,
+    /// What has arrived of the answer.
+    input: Vec<u8>,
+    /// Whether ureq may see it: its head is whole, or will never be.
+    is_ready: bool,
+    /// How many bytes of it ureq has seen and used in this run.
     seen: usize,
     used: usize,
-    input: Vec<u8>,
-    unfold: Unfold,
     /// Whether ureq could use any when it looked last.
     progress: bool,
 }
@@ -70,7 +71,6 @@ impl Exchange {
         self.beat = now.checked_add(time);
         (self.produced, self.seen, self.used) = (0, 0, 0);
         self.progress = false;
-        self.input.resize(ANSWER_LIMIT, 0);
         self.output.resize(HEAD_LIMIT, 0);
     }
 
@@ -88,7 +88,7 @@ impl Exchange {
 
     /// Whether so many bytes after the head have arrived: then there is no rest to wait for.
     pub fn has(&self, length: usize) -> bool {
-        self.arrived - self.used >= length
+        self.input.len() - self.used >= length
     }
 
     /// Reads the rest of the answer for up to `time`, and ends. A service whose client
@@ -97,8 +97,9 @@ impl Exchange {
     pub fn hang_up(&mut self, time: Duration) {
         let end = Instant::now() + time;
         let mut rest = if time.is_zero() { 0 } else { REST_LIMIT };
+        let mut chunk = [0; 4096];
         while let Some(mut stream) = self.stream.as_ref().filter(|_| rest > 0) {
-            match stream.read(&mut self.input[..rest]) {
+            match stream.read(&mut chunk[..rest.min(4096)]) {
                 Ok(length @ 1..) => rest -= length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let left = end.saturating_duration_since(Instant::now());
@@ -115,6 +116,7 @@ impl Exchange {
     /// Closes the connection and forgets everything. The buffers stay: musl would map and
     /// unmap them in every probe.
     fn clear(&mut self) {
+        self.input.clear();
         *self = Exchange {
             output: mem::take(&mut self.output),
             input: mem::take(&mut self.input),
@@ -204,25 +206,27 @@ impl Exchange {
     /// Shows ureq more of the answer: what an earlier run has received, or what comes next.
     /// False at its end.
     fn receive(&mut self) -> Result<bool, Error> {
-        while self.seen == self.arrived {
+        let mut chunk = [0; 4096];
+        while !self.is_ready || self.seen == self.input.len() {
             self.wait(POLLIN, Timeout::Global)?;
             let Some(mut stream) = self.stream.as_ref() else {
                 return Ok(false);
             };
-            let begin = self.arrived + self.unfold.held();
-            match stream.read(&mut self.input[begin..]) {
-                Ok(0) => return Ok(false),
-                Ok(length) => {
-                    let new = &mut self.input[self.arrived..begin + length];
-                    self.arrived += self.unfold.pass(new);
+            match stream.read(&mut chunk) {
+                Ok(length @ 1..) if self.input.len() < ANSWER_LIMIT => {
+                    self.input.extend_from_slice(&chunk[..length]);
+                    self.is_ready = self.is_ready
+                        || fold::unfold(&mut self.input)
+                        || self.input.len() > HEAD_LIMIT;
                 }
+                Ok(_) => return Ok(false),
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted | ErrorKind::WouldBlock => {}
                     _ => return Err(error.into()),
                 },
             }
         }
-        self.seen = self.arrived;
+        self.seen = self.input.len();
         Ok(true)
     }
 }

@@ -1,5 +1,5 @@
-//! The same service probed by the alternatives: healthport with the settings that were
-//! published first, the one program that does the same, and the loop that an operator
+//! The same service probed by the alternatives: healthport as it is and
+//! less patient, the one program that does the same, and the loop that an operator
 //! would write, each with its own defaults.
 
 use std::process::Command;
@@ -29,7 +29,7 @@ fn commands(url: &str, address: &str) -> [(&'static str, Kind, Vec<String>); 4] 
     let port = |number: u16| (FIRST_PORT + number).to_string();
     let listen = |number| format!("{address}:{}", port(number));
     let words = |line: String| line.split(' ').map(str::to_string).collect();
-    let [ours, first, shell] = [listen(0), listen(1), port(3)];
+    let [ours, hasty, shell] = [listen(0), listen(1), port(3)];
     let folder = env!("CARGO_MANIFEST_DIR");
     [
         (
@@ -38,10 +38,10 @@ fn commands(url: &str, address: &str) -> [(&'static str, Kind, Vec<String>); 4] 
             words(format!("{BINARY} --url {url} --listen {ours}")),
         ),
         (
-            "as first published",
+            "`--timeout 500ms --fall 1`",
             Kind::Healthport,
             words(format!(
-                "{BINARY} --url {url} --listen {first} --timeout 500ms --fall 1"
+                "{BINARY} --url {url} --listen {hasty} --timeout 500ms --fall 1"
             )),
         ),
         (

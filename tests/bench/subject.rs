@@ -99,7 +99,7 @@ impl Subject {
 
     pub fn descriptors(&self) -> f64 {
         let processes = self.processes().into_iter();
-        processes.filter_map(proc::descriptors).sum::<usize>() as f64
+        processes.filter_map(proc::descriptors).sum::<u64>() as f64
     }
 }
 

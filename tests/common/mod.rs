@@ -490,7 +490,7 @@ impl Healthport {
         prlimit(Some(self.pid()), Resource::Nofile, limit).expect("set RLIMIT_NOFILE");
     }
 
-    pub fn descriptors(&self) -> usize {
+    pub fn descriptors(&self) -> u64 {
         proc::descriptors(self.child.id()).expect("read /proc")
     }
 }

@@ -16,8 +16,8 @@ pub fn status(id: u32, name: &str) -> Option<u64> {
     value.split_whitespace().next()?.parse().ok()
 }
 
-pub fn descriptors(id: u32) -> Option<usize> {
-    Some(fs::read_dir(format!("/proc/{id}/fd")).ok()?.count())
+pub fn descriptors(id: u32) -> Option<u64> {
+    Some(fs::read_dir(format!("/proc/{id}/fd")).ok()?.count() as u64)
 }
 
 pub fn threads(id: u32) -> Vec<u32> {
@@ -33,11 +33,6 @@ pub fn children(id: u32) -> Vec<u32> {
     let text = read(id, &format!("task/{id}/children")).unwrap_or_default();
     let words = text.split_whitespace();
     words.filter_map(|word| word.parse().ok()).collect()
-}
-
-/// Whether a thread sleeps: it neither runs nor waits for a core.
-pub fn sleeps(thread: u32) -> bool {
-    read(thread, "status").is_some_and(|text| text.contains("\nState:\tS "))
 }
 
 /// CPU time of a thread, in nanoseconds.

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use crate::common::{
-    Folder, Healthport, NOT_READY, PATIENCE, READY, Service, closed, eventually, is_open, opened,
-    own_address, proc, read_head, within,
+    Folder, Healthport, NOT_READY, READY, Service, closed, eventually, is_open, opened,
+    own_address, read_head, within,
 };
 use rustix::process::Signal;
 
@@ -32,128 +32,10 @@ fn the_port_follows_the_service() {
         }
         healthport.closes();
     }
-    // A probe has a socket too: count what there is between two probes.
-    let looks = (0..30).map(|_| {
-        thread::sleep(Duration::from_millis(2));
-        healthport.descriptors()
-    });
-    let closed = looks.min().unwrap();
-    service.ready();
-    healthport.opens();
-    eventually("the listener, which was there", || {
-        healthport.descriptors() == closed
-    });
-    assert_eq!(healthport.status("Threads"), 2, "one helper");
-}
-
-#[test]
-fn every_probe_is_a_line_at_debug_only() {
-    let (service, healthport) = opened(&["--log-level", "debug"]);
-    healthport.says("probe: ok: answered 200");
-    let before = healthport.count("probe: ok");
-    service.is_probed(10);
-    eventually("a line for each", || {
-        healthport.count("probe: ok") >= before + 9
-    });
-    let (service, quiet) = opened(&["--log-level", "error"]);
-    service.is_probed(10);
-    assert!(quiet.log().is_empty(), "{:#?}", quiet.log());
-}
-
-#[test]
-fn rise_and_fall_count_consecutive_answers() {
-    let service = Service::router(own_address());
-    service.answers(|number| match b"++-+++--+--+----".get(number) {
-        Some(b'+') => READY,
-        _ => NOT_READY,
-    });
-    let args = ["--rise", "3", "--fall", "3", "--log-level", "debug"];
-    let healthport = Healthport::start(service.address.ip(), &service, &args);
-    let letters = [
-        ("probe: ok", '+'),
-        ("probe: status", '-'),
-        ("port open on", 'O'),
-        ("port closed on", 'C'),
-    ];
-    let letter = |line: &String| {
-        let letter = letters.iter().find(|(start, _)| line.starts_with(start));
-        letter.map(|(_, letter)| letter)
-    };
-    let letters = || -> String { healthport.log().iter().filter_map(letter).collect() };
-    eventually("the probe that closed it", || letters().contains("C-"));
-    let letters = letters();
-    // The line of a change comes before that of the probe that caused it.
-    assert!(letters.starts_with("++-++O+--+--+--C-"), "{letters}");
-    assert_eq!(healthport.count("3 of 3"), 0, "a full count is a change");
-}
-
-/// --check-config prints for the defaults: closes 1.1 s after a bad answer and 7 s after
-/// a hang, opens 1 s after a good answer, each plus one probe. A busy machine adds its
-/// noise, so the test also counts from the first bad answer, which noise cannot hide.
-#[test]
-fn the_defaults_react_in_the_times_that_they_print() {
-    const NOISE: Duration = Duration::from_secs(5);
-    let ms = Duration::from_millis;
-    let service = Service::start();
-    let address = service.address.ip();
-    let healthport = Healthport::with_defaults(address, &service, &["--timeout", "3s"]);
-    let changes = |limit: Duration, open: bool| {
-        let start = Instant::now();
-        let what = format!("the port is open: {open}");
-        within(limit + NOISE, &what, || healthport.is_open() == open);
-        start.elapsed()
-    };
-    let mut fastest = Duration::MAX;
-    for _ in 0..3 {
-        service.ready();
-        changes(ms(1000), true);
-        service.not_ready();
-        let (begun, start) = (service.connections(), Instant::now());
-        eventually("a bad answer", || service.connections() > begun);
-        assert!(start.elapsed() < ms(1000) + NOISE, "an interval");
-        fastest = fastest.min(changes(ms(100), false));
-    }
-    // The second probe comes after 100 ms, not after another second.
-    assert!(fastest < ms(900), "{fastest:?} from the first bad answer");
-
-    service.ready();
-    changes(ms(1000), true);
-    service.hangs();
-    let took = changes(ms(7000), false);
-    assert!(took >= ms(5000), "closed after one timeout: {took:?}");
-    healthport.says("no complete answer within 3s (open");
-}
-
-/// A ready router with 30,000 routes, which all routers of a cluster write at the same
-/// moment (7 and 9 s measured).
-#[test]
-fn answers_that_are_late_do_not_close_the_port() {
-    let service = Service::router(own_address());
-    service.answers(|number| {
-        let late = [0, 9, 7].get(number).copied().unwrap_or(0);
-        thread::sleep(Duration::from_secs(late));
-        READY
-    });
-    let healthport = Healthport::with_defaults(service.address.ip(), &service, &[]);
-    healthport.opens();
-    within(2 * PATIENCE, "both late answers", || {
-        service.connections() > 4
-    });
-    assert_eq!(healthport.count("port closed on"), 0);
-    assert!(healthport.is_open());
-}
-
-#[test]
-fn two_reasons_in_turn_are_two_lines() {
-    let service = Service::router(own_address());
-    service.answers(|number| format!("HTTP/1.1 {} X\r\n\r\n", 502 + number % 2));
-    let healthport = Healthport::start(service.address.ip(), &service, &[]);
-    service.is_probed(50);
-    assert_eq!(healthport.log().len(), 3, "{:#?}", healthport.log());
 }
 
 /// The interval runs from start to start, without drift, and without a burst after a
-/// probe that overran.
+/// probe that overran. A router with 30,000 routes is ready but answers late, up to 9 s.
 #[test]
 fn probes_keep_their_interval() {
     let ms = Duration::from_millis;
@@ -162,32 +44,21 @@ fn probes_keep_their_interval() {
     let times = Arc::clone(&starts);
     service.answers(move |number| {
         times.lock().unwrap().push(Instant::now());
-        // The tenth takes five intervals.
-        thread::sleep(if number == 9 { ms(500) } else { ms(0) });
+        // The tenth takes 22 intervals, and so more than two beats.
+        thread::sleep(if number == 9 { ms(2200) } else { ms(0) });
         READY
     });
-    let args = ["--interval", "100ms"];
-    let _healthport = Healthport::start(service.address.ip(), &service, &args);
+    let args = ["--interval", "100ms", "--timeout", "1m"];
+    let healthport = Healthport::start(service.address.ip(), &service, &args);
     eventually("thirty probes", || starts.lock().unwrap().len() >= 30);
     let starts = starts.lock().unwrap();
-    // Nine intervals, five for the slow probe, then nineteen more: a burst would make
-    // them shorter, drift longer.
+    // Nine intervals, the slow probe, then nineteen more: a burst would make them shorter,
+    // drift longer.
     let (slow, then) = (starts[10] - starts[9], starts[29] - starts[10]);
-    assert!(slow >= ms(490), "{slow:?}");
+    assert!(slow >= ms(2190), "{slow:?}");
     assert!(then >= ms(1850), "a burst: {then:?}");
     assert!(then < ms(1900 + 5000), "{then:?}");
-}
-
-/// A loop that asks the clock again and again would do the same otherwise.
-#[test]
-fn it_sleeps_between_two_probes() {
-    let (_service, healthport) = opened(&["--interval", "1m"]);
-    let sleeps = || proc::sleeps(healthport.child.id());
-    eventually("it sleeps", sleeps);
-    for _ in 0..20 {
-        thread::sleep(Duration::from_millis(5));
-        assert!(sleeps());
-    }
+    assert_eq!(healthport.count("port closed on"), 0, "late, but in time");
 }
 
 /// In about 1 ms: in the sleep, between short probes, and in a probe that hangs (with
@@ -622,49 +493,19 @@ fn the_watchdog_is_fed_by_progress_also_in_a_long_sleep() {
     assert_eq!(healthport.exits().code(), Some(0));
 }
 
-#[test]
-fn a_watchdog_not_longer_than_the_lease_is_warned_of() {
-    let (service, folder) = (Service::router(own_address()), Folder::new());
-    let manager = Manager::new(folder.file("notify").to_str().unwrap());
-    for (watchdog, warnings) in [("4000000", 1), ("4000001", 0)] {
-        let healthport = notified(&manager.name, &service, &[], watchdog);
-        healthport.says("port closed: answered 500");
-        let line = "WatchdogSec=4s is not longer than --max-age 4s: ";
-        assert_eq!(healthport.count(line), warnings);
-        assert_eq!(healthport.count("WatchdogSec="), warnings);
-    }
-}
-
 /// Nobody listens there; no socket can have so long a path; an empty one is none.
 #[test]
 fn a_manager_that_does_not_listen_is_said_once_and_borne() {
     let folder = Folder::new();
     let nobody = folder.file("nobody").to_str().unwrap().to_string();
-    let warned = "cannot notify systemd";
-    for (path, line, lines) in [
-        (nobody, "cannot notify systemd: ", 1),
-        (
-            "x".repeat(108),
-            "cannot notify systemd on NOTIFY_SOCKET \"xx",
-            1,
-        ),
-        (String::new(), warned, 0),
-    ] {
+    for (path, lines) in [(nobody, 1), ("x".repeat(108), 1), (String::new(), 0)] {
         let service = Service::start();
         let healthport = notified(&path, &service, &[], "200000");
         healthport.opens();
         service.is_probed(50);
         service.not_ready();
         healthport.closes();
-        assert_eq!(healthport.count(line), lines, "{:#?}", healthport.log());
-        assert_eq!(healthport.count(warned), lines);
+        let warned = healthport.count("cannot notify systemd");
+        assert_eq!(warned, lines, "{:#?}", healthport.log());
     }
-}
-
-#[test]
-fn a_killed_process_leaves_a_closed_port() {
-    let (service, mut healthport) = opened(&[]);
-    healthport.child.kill().unwrap();
-    healthport.closes();
-    Healthport::start(healthport.port.ip(), &service, &[]).opens();
 }

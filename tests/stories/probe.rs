@@ -59,42 +59,29 @@ fn given(way: Way, args: &[&str]) -> Outcome {
     probe(&service, args)
 }
 
-fn head(status: u16) -> String {
-    format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n")
-}
-
 #[test]
 fn only_the_expected_status_is_good() {
-    let service = Service::start();
-    let good = Outcome {
-        result: ProbeResult::Ok,
-        status: Some(200),
-        sentence: "answered 200".to_string(),
-    };
-    assert_eq!(probe(&service, &[]), good);
-    for status in [
-        201, 202, 204, 301, 302, 304, 307, 308, 400, 401, 403, 404, 500, 503, 599, 999,
+    let service = Service::router(own_address());
+    for (list, good, bad) in [
+        ("200", &[200][..], &[201, 204, 302, 400, 500, 503, 999][..]),
+        ("200,204,300-399", &[200, 204, 300, 399], &[203, 299, 400]),
     ] {
-        service.says(head(status));
-        let bad = Outcome {
-            result: ProbeResult::Status,
-            status: Some(status),
-            sentence: format!("answered {status}, expected 200"),
-        };
-        assert_eq!(probe(&service, &[]), bad);
-    }
-    for (status, good) in [
-        (200, true),
-        (203, false),
-        (204, true),
-        (299, false),
-        (300, true),
-        (399, true),
-        (400, false),
-    ] {
-        service.says(head(status));
-        let outcome = probe(&service, &["--expect-status", "200,204,300-399"]);
-        assert_eq!(outcome.is_good(), good, "{outcome:?}");
+        for &status in good.iter().chain(bad) {
+            service.says(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
+            let (result, sentence) = match good.contains(&status) {
+                true => (ProbeResult::Ok, format!("answered {status}")),
+                false => (
+                    ProbeResult::Status,
+                    format!("answered {status}, expected {list}"),
+                ),
+            };
+            let expected = Outcome {
+                result,
+                status: Some(status),
+                sentence,
+            };
+            assert_eq!(probe(&service, &["--expect-status", list]), expected);
+        }
     }
 }
 
@@ -146,13 +133,10 @@ fn the_request_is_what_was_asked_for() {
 
 #[test]
 fn redirects_are_answers_and_never_followed() {
-    let service = Service::router(own_address());
-    let elsewhere = Service::start();
+    let (service, elsewhere) = (Service::router(own_address()), Service::start());
     for status in [301, 302, 303, 307, 308] {
-        let half = format!(
-            "HTTP/1.1 {status} Moved\r\nLocation: {}\r\n",
-            elsewhere.url()
-        );
+        let url = elsewhere.url();
+        let half = format!("HTTP/1.1 {status} Moved\r\nLocation: {url}\r\n");
         service.says(format!("{half}Content-Length: 0\r\n\r\n"));
         assert_eq!(probe(&service, &[]).result, ProbeResult::Status);
         // Half a redirect is half an answer, also with its Location.
@@ -176,13 +160,8 @@ fn proxy_variables_are_ignored_both_ways() {
     let once = |url: &str, proxy: &str| {
         let mut command = Command::new(BINARY);
         command.args(["--once", "--url", url]);
-        for name in [
-            "HTTP_PROXY",
-            "http_proxy",
-            "ALL_PROXY",
-            "all_proxy",
-            "HTTPS_PROXY",
-        ] {
+        let names = "HTTP_PROXY http_proxy ALL_PROXY all_proxy HTTPS_PROXY";
+        for name in names.split(' ') {
             command.env(name, proxy);
         }
         finish(command.env_remove("NO_PROXY").env_remove("no_proxy"))
@@ -326,33 +305,63 @@ fn a_probe_that_meets_itself_leaves_nothing() {
     assert_eq!(lines.len(), 3 + 2, "{stdout}");
 }
 
-/// Single bytes would restart a timeout of each read, but not one of the whole exchange.
 #[test]
-fn drips_end_at_the_timeout() {
-    let args = [&SHORT[..], &["--expect-body", "ready"]].concat();
-    for (head, drip) in [
-        (&b"HTTP/1.1 200 OK\r\n\r\n"[..], &b"x"[..]),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"x"),
+fn the_body_is_read_only_when_asked_for() {
+    use ProbeResult::{Body, Ok, Protocol, Status, Timeout};
+    use Way::{Drip, Flood, Hang, Say, Slowly};
+    let head = b"HTTP/1.1 200 OK\r\n\r\n";
+    let long = b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n";
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    // The body never comes: without --expect-body the head decides.
+    assert!(given(Hang(long), &[]).is_good());
+    for (way, result) in [
+        (Hang(long), Timeout),
+        // Single bytes would restart a timeout of each read, but not one of the exchange.
+        (Drip(head, b"x"), Timeout),
+        (Drip(long, b"x"), Timeout),
+        (Drip(chunked, b"1\r\nx\r\n"), Timeout),
+        // As fast as the service can, until 10 KiB are there.
+        (Flood(head, b"xxxxxxxxxxxxxxxx"), Body),
+        // Once the text is found, the probe does not wait for the rest.
         (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            b"1\r\nx\r\n",
+            Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nis ok"),
+            Ok,
+        ),
+        (
+            Slowly(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok\r\n"),
+            Ok,
+        ),
+        (Say(b"HTTP/1.1 204 No Content\r\n\r\n"), Body),
+        (
+            Say(b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nshort"),
+            Protocol,
+        ),
+        (
+            Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk"),
+            Protocol,
+        ),
+        // The right body does not make up for another status.
+        (
+            Say(b"HTTP/1.1 500 Error\r\nContent-Length: 2\r\n\r\nok"),
+            Status,
         ),
     ] {
-        let outcome = given(Way::Drip(head, drip), &args);
-        assert_eq!(outcome.result, ProbeResult::Timeout, "{outcome:?}");
-        assert_eq!(outcome.status, Some(200));
+        let timeout = if result == Timeout { "300ms" } else { "2s" };
+        let args = [
+            "--timeout",
+            timeout,
+            "--expect-body=ok",
+            "--expect-status=200,204",
+        ];
+        let outcome = given(way, &args);
+        assert_eq!(outcome.result, result, "{way:?}: {outcome:?}");
     }
-}
-
-/// The service sends as fast as it can. Size or time ends that, whichever comes first.
-#[test]
-fn floods_end() {
-    let interim = Way::Flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n");
-    let result = given(interim, &[]).result;
-    assert!([ProbeResult::Protocol, ProbeResult::Timeout].contains(&result));
-    let flood = Way::Flood(b"HTTP/1.1 200 OK\r\n\r\n", b"xxxxxxxxxxxxxxxx");
-    let outcome = given(flood, &["--expect-body", "ready"]);
-    assert_eq!(outcome.result, ProbeResult::Body, "{outcome:?}");
+    let outcome = given(Say(READY.as_bytes()), &["--expect-body", "is \"ready\""]);
+    let sentence = r#"answered 200, but its body does not contain "is \"ready\"""#;
+    assert_eq!(outcome.sentence, sentence);
+    // Size or time ends what never becomes an answer, whichever comes first.
+    let interim = Flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert!([Protocol, Timeout].contains(&given(interim, &[]).result));
 }
 
 /// The port follows the head; the connection ends when the service has written its answer.
@@ -375,51 +384,6 @@ fn a_service_that_writes_on_sees_no_broken_pipe() {
     let [whole, broken] = &*counters;
     eventually("20 answers", || whole.load(Ordering::SeqCst) >= 20);
     assert_eq!(broken.load(Ordering::SeqCst), 0);
-}
-
-#[test]
-fn the_body_is_read_only_when_asked_for() {
-    let (ok, ready) = (["--expect-body", "ok"], ["--expect-body", "is \"ready\""]);
-    let service = Service::router(own_address());
-    // The body never comes. Without --expect-body the head decides.
-    let never = Way::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
-    assert!(given(never, &[]).is_good());
-    assert_eq!(given(never, &ok).result, ProbeResult::Timeout);
-    // Once the text is found, the probe does not wait for the rest.
-    service.does(|mut stream| {
-        read_head(&mut stream);
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nall is ");
-        thread::sleep(Duration::from_millis(20));
-        let _ = stream.write_all(b"\"ready\" now");
-        drain(&mut stream);
-    });
-    assert!(probe(&service, &ready).is_good());
-    for (answer, result) in [
-        // The right body does not make up for another status.
-        (
-            "500 Error\r\nContent-Length: 2\r\n\r\nok",
-            ProbeResult::Status,
-        ),
-        (
-            "200 OK\r\nTransfer-Encoding: chunked\r\n\r\nthis is no chunk",
-            ProbeResult::Protocol,
-        ),
-        (
-            "200 OK\r\nContent-Length: 30\r\n\r\nshort",
-            ProbeResult::Protocol,
-        ),
-    ] {
-        service.says(format!("HTTP/1.1 {answer}"));
-        assert_eq!(probe(&service, &ok).result, result, "{answer}");
-    }
-    service.says("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nnot yet\n");
-    let outcome = probe(&service, &ready);
-    assert_eq!(outcome.result, ProbeResult::Body);
-    let sentence = r#"answered 200, but its body does not contain "is \"ready\"""#;
-    assert_eq!(outcome.sentence, sentence);
-    service.says("HTTP/1.1 204 No Content\r\n\r\n");
-    let outcome = probe(&service, &["--expect-status=204", "--expect-body=ok"]);
-    assert_eq!(outcome.result, ProbeResult::Body);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
-use std::{env, io, thread};
+use std::{env, io, thread, vec};
 
 use fastrand::Rng;
 use healthport::config::{BEAT, Config};
@@ -99,6 +99,8 @@ struct Scripted<'a> {
     cycles: u32,
     /// The longest time for an answer, from connect to its last byte.
     answer: Duration,
+    /// What the service does, each until then; after that chance decides.
+    script: vec::IntoIter<(Service, Duration)>,
     /// The longest time that the service keeps one state.
     patience: Duration,
     stalls: u32,
@@ -169,18 +171,13 @@ struct Seen {
 impl Drop for Scripted<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprint!("at {:?} ", self.now);
-            how_to_see(self.seed, "the_port_never_lies");
+            let (now, seed, next) = (self.now, self.seed, self.seed + 1);
+            eprintln!(
+                "at {now:?} in the world of seed {seed}; to see it: SIMULATION_SEEDS={seed}..{next} \
+                 cargo test --test simulation -- --nocapture the_port_never_lies"
+            );
         }
     }
-}
-
-fn how_to_see(seed: u64, test: &str) {
-    eprintln!(
-        "in the world of seed {seed}; to see it: \
-         SIMULATION_SEEDS={seed}..{} cargo test --test simulation -- --nocapture {test}",
-        seed + 1
-    );
 }
 
 /// The seeds that were asked for, or `all`.
@@ -255,6 +252,7 @@ impl<'a> Scripted<'a> {
                 1 => fastest - Duration::from_micros(1),
                 _ => up_to(&mut random, fastest / 10),
             },
+            script: Vec::new().into_iter(),
             patience: cycle * random.u32(1..=2 * (config.rise + config.fall)),
             stalls,
             refusals,
@@ -332,12 +330,15 @@ impl<'a> Scripted<'a> {
         if self.service_until <= self.now {
             let others = [Service::NotReady, Service::Hung, Service::Gone];
             let was = self.service;
-            // Ready half of the time, so that the port changes often.
-            self.service = match was != Service::Ready && self.random.bool() {
-                true => Service::Ready,
-                false => others[self.random.usize(..3)],
-            };
-            self.service_until = self.now + up_to(&mut self.random, self.patience);
+            (self.service, self.service_until) = self.script.next().unwrap_or_else(|| {
+                // Ready half of the time, so that the port changes often.
+                let service = match was != Service::Ready && self.random.bool() {
+                    true => Service::Ready,
+                    false => others[self.random.usize(..3)],
+                };
+                let until = self.now + up_to(&mut self.random, self.patience);
+                (service, until)
+            });
             if (was == Service::Ready) != (self.service == Service::Ready) {
                 self.seen.service_since = self.awake;
                 self.seen.has_hung = false;
@@ -674,13 +675,11 @@ impl Scripted<'_> {
     }
 }
 
-fn play(seed: u64, tells: bool, tally: &mut Tally) {
-    let mut random = Rng::with_seed(seed);
-    let config = config(&mut random);
-    let mut world = Scripted::new(seed, random, &config, tells, tally);
+fn play(mut world: Scripted) {
+    let config = world.config;
     world.say(|| format!("{config:?}"));
     world.happen();
-    daemon::run(&config, world.watchdog, &mut world);
+    daemon::run(config, world.watchdog, &mut world);
     assert!(!world.is_open(), "open after the end");
     for port in &world.ports {
         let (changes, told) = (port.changes, port.told_changes);
@@ -707,7 +706,9 @@ fn the_port_never_lies_in_any_world() {
     let alone = seeds.end - seeds.start == 1;
     let mut sum = Tally::default();
     for seed in seeds.clone() {
-        play(seed, alone, &mut sum);
+        let mut random = Rng::with_seed(seed);
+        let config = config(&mut random);
+        play(Scripted::new(seed, random, &config, alone, &mut sum));
     }
     println!("{} worlds: {sum:?}", seeds.end - seeds.start);
     // Idle worlds would prove nothing.

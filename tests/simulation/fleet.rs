@@ -25,7 +25,7 @@ fn closes(node: u64, config: &Config, script: &[(Service, Duration)]) -> u64 {
     (world.stalls, world.refusals, world.deaths, world.endless) = (0, 0, 0, 0);
     (world.watchdog, world.drained_until) = (None, Duration::MAX);
     (world.cycles, world.answer) = (3600, Duration::from_millis(335));
-    world.script = script.to_vec().into_iter();
+    world.script = script.iter();
     play(world);
     tally["closed"] - 1 // it was stopped
 }

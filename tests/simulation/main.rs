@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
-use std::{env, io, thread, vec};
+use std::{env, io, slice, thread};
 
 use fastrand::Rng;
 use healthport::config::{BEAT, Config};
@@ -100,7 +100,7 @@ struct Scripted<'a> {
     /// The longest time for an answer, from connect to its last byte.
     answer: Duration,
     /// What the service does, each until then; after that chance decides.
-    script: vec::IntoIter<(Service, Duration)>,
+    script: slice::Iter<'a, (Service, Duration)>,
     /// The longest time that the service keeps one state.
     patience: Duration,
     stalls: u32,
@@ -252,7 +252,7 @@ impl<'a> Scripted<'a> {
                 1 => fastest - Duration::from_micros(1),
                 _ => up_to(&mut random, fastest / 10),
             },
-            script: Vec::new().into_iter(),
+            script: [].iter(),
             patience: cycle * random.u32(1..=2 * (config.rise + config.fall)),
             stalls,
             refusals,
@@ -330,7 +330,7 @@ impl<'a> Scripted<'a> {
         if self.service_until <= self.now {
             let others = [Service::NotReady, Service::Hung, Service::Gone];
             let was = self.service;
-            (self.service, self.service_until) = self.script.next().unwrap_or_else(|| {
+            (self.service, self.service_until) = self.script.next().copied().unwrap_or_else(|| {
                 // Ready half of the time, so that the port changes often.
                 let service = match was != Service::Ready && self.random.bool() {
                     true => Service::Ready,

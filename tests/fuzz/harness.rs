@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use healthport::options::parse;
 use healthport::probe::Prober;
 use healthport::report::Reporter;
 use healthport::responder::{Reply, reply_to};
+use regex_lite::Regex;
 
 /// Arguments, separated by NUL as in /proc/PID/cmdline.
 pub fn command_line(bytes: &[u8]) -> bool {
@@ -92,30 +93,31 @@ pub fn values(bytes: &[u8]) -> bool {
 
 /// Digits, perhaps a point and up to nine more, and a unit.
 fn seconds(text: &str) -> Option<f64> {
-    let (number, unit) = match text {
-        _ if text.ends_with("ms") => (text.strip_suffix("ms")?, 1e-3),
-        _ if text.ends_with('s') => (text.strip_suffix('s')?, 1.0),
-        _ => (text.strip_suffix('m')?, 60.0),
+    let parts = regex(r"^([0-9]+(?:\.[0-9]{1,9})?)(ms|s|m)$").captures(text)?;
+    let unit = match &parts[2] {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        _ => 60.0,
     };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_number = are_digits(whole) && are_digits(fraction) && !whole.is_empty();
-    let seconds = number.parse::<f64>().ok()? * unit;
-    (is_number && (1..=9).contains(&fraction.len())).then_some(seconds)
+    Some(parts[1].parse::<f64>().ok()? * unit)
 }
 
 fn codes(list: &str) -> Option<Vec<u16>> {
-    let code = |text: &str| {
-        let code = text.parse().ok().filter(|code| (200..600).contains(code));
-        code.filter(|_| text.len() == 3)
-    };
-    let range = |item: &str| {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        let (first, last) = (code(first)?, code(last)?);
+    let item = regex(r"^([2-5][0-9]{2})(?:-([2-5][0-9]{2}))?$");
+    let range = |text| {
+        let parts = item.captures(text)?;
+        let first: u16 = parts[1].parse().ok()?;
+        let last = parts
+            .get(2)
+            .map_or(Some(first), |last| last.as_str().parse().ok())?;
         (first <= last).then_some(first..=last)
     };
     let ranges: Option<Vec<_>> = list.split(',').map(range).collect();
     Some(ranges?.into_iter().flatten().collect())
+}
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a pattern")
 }
 
 /// What a client of --metrics-listen sends.
@@ -149,9 +151,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer of a service, which then closes the connection.
 pub fn answer(bytes: &[u8]) -> bool {
-    static SERVICE: OnceLock<Mutex<Service>> = OnceLock::new();
-    let service = SERVICE.get_or_init(|| Mutex::new(Service::start()));
-    let service = service.lock().unwrap_or_else(PoisonError::into_inner);
+    static SERVICE: LazyLock<Mutex<Service>> = LazyLock::new(|| Mutex::new(Service::start()));
+    let service = SERVICE.lock().unwrap_or_else(PoisonError::into_inner);
     let ask = |prober: &Prober| {
         let _ = service.answers.send(bytes.to_vec());
         let start = Instant::now();
@@ -220,42 +221,23 @@ fn serve(mut stream: TcpStream, answer: Vec<u8>) {
 }
 
 /// Whether the bytes begin with a complete HTTP/1 head with an expected status. Interim
-/// answers (1xx) and empty lines may come before it, a line may end without CR (RFC 9112,
-/// 2.2), and what curl and HAProxy both take may be there: folded headers, several blanks
-/// before the code, a version of 2.
+/// answers (1xx), whose headers nobody reads, and empty lines may come before it, a line may
+/// end without CR (RFC 9112, 2.2), and what curl and HAProxy both take may be there: folded
+/// headers, several blanks before the code, a version of 2.
 fn is_ready(bytes: &[u8]) -> bool {
-    let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else {
-        return false;
-    };
-    let lines = bytes[..end].split(|&byte| byte == b'\n');
-    let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    while let Some(line) = lines.by_ref().find(|line| !line.is_empty()) {
-        let status = match line.split_at_checked(9) {
-            Some((b"HTTP/1.0 " | b"HTTP/1.1 " | b"HTTP/2.0 " | b"HTTP/2.1 ", rest)) => rest,
-            _ => return false,
-        };
-        let code = match status.trim_ascii_start().split_at_checked(3) {
-            Some((code, [] | [b' ', ..])) => code,
-            _ => return false,
-        };
-        let mut is_first = true;
-        loop {
-            match lines.next() {
-                Some([]) => break,
-                Some([b' ' | b'\t', ..]) if !is_first => {}
-                Some(header) if header.iter().position(|&byte| byte == b':') > Some(0) => {}
-                // Nobody reads the headers of an interim answer.
-                Some(_) if code[0] == b'1' => {}
-                _ => return false,
-            }
-            is_first = false;
-        }
-        match code {
-            b"200" | b"204" => return true,
-            [b'3', b'0'..=b'9', b'0'..=b'9'] => return true,
-            [b'1', b'0'..=b'9', b'0'..=b'9'] => {}
-            _ => return false,
-        }
-    }
-    false
+    static READY: LazyLock<Regex> = LazyLock::new(|| {
+        regex(
+            r"(?x)
+            ^(?: (?:\r?\n)* HTTP/[12]\.[01]\ +1[0-9]{2} (?:\ [^\n]*)? \r?\n
+                (?:[^\n]*[^\r\n][^\n]*\n)* \r?\n )*
+            (?:\r?\n)* HTTP/[12]\.[01]\ +(?:200|204|3[0-9]{2}) (?:\ [^\n]*)? \r?\n
+                (?: [^:\n]+:[^\n]*\n (?:[\ \t][^\n]*\n)* )* \r?\n",
+        )
+    });
+    READY.is_match(
+        &bytes
+            .iter()
+            .map(|&byte| char::from(byte))
+            .collect::<String>(),
+    )
 }

@@ -16,7 +16,6 @@ pub const SO_REUSEPORT: i32 = 15;
 
 #[derive(Debug, Default)]
 struct Socket {
-    descriptors: usize,
     reuse_address: bool,
     reuse_port: bool,
     bound: bool,
@@ -63,9 +62,12 @@ impl Kernel {
         result
     }
 
-    fn wait(&self, until: impl Fn(&State) -> bool) {
+    fn wait<T>(&self, until: impl Fn(&State) -> Option<T>) -> T {
         let mut state = self.lock();
-        while !until(&state) {
+        loop {
+            if let Some(result) = until(&state) {
+                return result;
+            }
             state = self.changed.wait(state).unwrap();
         }
     }
@@ -96,7 +98,10 @@ impl Kernel {
     /// threads wait.
     pub fn waits_until_closed(&self) {
         self.change(|state| state.all_are_late = true);
-        self.wait(|state| !state.sockets.iter().any(|socket| socket.listens));
+        self.wait(|state| {
+            let listens = state.sockets.iter().any(|socket| socket.listens);
+            (!listens).then_some(())
+        });
     }
 
     /// Whether another user's program can bind the port. (To it, SO_REUSEPORT of our
@@ -146,20 +151,13 @@ impl Drop for OwnedFd {
         if std::thread::panicking() {
             return;
         }
-        self.get(|socket| {
-            socket.descriptors -= 1;
-            socket.bound &= socket.descriptors > 0;
-            socket.listens &= socket.descriptors > 0;
-        });
+        self.get(|socket| *socket = Socket::default());
     }
 }
 
 pub fn socket(_address: SocketAddr, options: &[i32]) -> io::Result<OwnedFd> {
     let socket = kernel().change(|state| {
-        state.sockets.push(Socket {
-            descriptors: 1,
-            ..Socket::default()
-        });
+        state.sockets.push(Socket::default());
         OwnedFd(state.sockets.len() - 1)
     });
     for &option in options {
@@ -168,8 +166,7 @@ pub fn socket(_address: SocketAddr, options: &[i32]) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-pub fn bind(socket: &impl AsFd, _address: SocketAddr) -> io::Result<()> {
-    let socket = socket.as_fd();
+pub fn bind(socket: &OwnedFd, _address: SocketAddr) -> io::Result<()> {
     kernel().change(|state| {
         if !socket.is_free(state) {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -187,8 +184,7 @@ pub fn set(socket: &OwnedFd, option: i32, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-pub fn listen(socket: &impl AsFd, _backlog: i32) -> io::Result<()> {
-    let socket = socket.as_fd();
+pub fn listen(socket: &OwnedFd, _backlog: i32) -> io::Result<()> {
     kernel().change(|state| {
         let mut sockets = state.sockets.iter();
         assert!(!sockets.any(|socket| socket.listens), "two listeners");
@@ -200,58 +196,36 @@ pub fn listen(socket: &impl AsFd, _backlog: i32) -> io::Result<()> {
     })
 }
 
-pub fn shutdown(socket: &impl AsFd) -> io::Result<()> {
+pub fn shutdown(socket: &OwnedFd) -> io::Result<()> {
     let listened = |socket: &mut Socket| std::mem::replace(&mut socket.listens, false);
-    match socket.as_fd().get(listened) {
+    match socket.get(listened) {
         true => Ok(()),
         false => Err(io::ErrorKind::NotConnected.into()),
     }
 }
 
 /// A socket that does not listen is ready at once: POLLHUP.
-pub fn wait(socket: &impl AsFd, _events: i16, time: Duration) -> io::Result<bool> {
-    let (kernel, number) = (kernel(), socket.as_fd().0);
+pub fn wait(socket: &OwnedFd, _events: i16, time: Duration) -> io::Result<bool> {
+    let (kernel, number) = (kernel(), socket.0);
     let end = kernel.now() + time.as_nanos() as u64;
     kernel.wait(|state| {
-        !state.sockets[number].listens || state.all_are_late || kernel.now() >= end
-    });
-    Ok(!kernel.lock().sockets[number].listens)
+        let is_ready = !state.sockets[number].listens;
+        let is_over = is_ready || state.all_are_late || kernel.now() >= end;
+        is_over.then_some(Ok(is_ready))
+    })
 }
 
-pub trait AsFd {
-    fn as_fd(&self) -> &OwnedFd;
-}
-
-impl AsFd for OwnedFd {
-    fn as_fd(&self) -> &OwnedFd {
-        self
-    }
-}
-
-impl AsFd for TcpListener {
-    fn as_fd(&self) -> &OwnedFd {
-        &self.0
-    }
-}
-
-#[derive(Debug)]
-pub struct TcpListener(OwnedFd);
-
-impl From<OwnedFd> for TcpListener {
-    fn from(socket: OwnedFd) -> TcpListener {
-        TcpListener(socket)
-    }
-}
+pub type TcpListener = OwnedFd;
 
 impl TcpListener {
     /// Nobody connects; it may hang before it says that the socket does not listen.
     pub fn accept(&self) -> io::Result<()> {
-        let (kernel, number) = (kernel(), self.0.0);
+        let (kernel, number) = (kernel(), self.0);
         if kernel.lock().sockets[number].listens {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         kernel.change(|state| state.is_hanging = state.hangs);
-        kernel.wait(|state| !state.hangs);
+        kernel.wait(|state| (!state.hangs).then_some(()));
         kernel.change(|state| state.is_hanging = false);
         Err(io::Error::from_raw_os_error(22)) // EINVAL
     }
@@ -273,51 +247,33 @@ impl Instant {
 
 /// A channel, whose receiver waits for the kernel too.
 pub mod mpsc {
-    use std::collections::VecDeque;
-    use std::sync::{Arc, Mutex as Plain};
+    use std::sync::mpsc;
     use std::time::Duration;
 
     use super::kernel;
-    pub use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
+    pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError};
 
     #[derive(Debug)]
-    struct Channel<T> {
-        messages: VecDeque<T>,
-        is_over: bool,
-    }
-
-    impl<T> Channel<T> {
-        fn is_ready(&self) -> bool {
-            !self.messages.is_empty() || self.is_over
-        }
-    }
-
+    pub struct Sender<T>(Option<mpsc::Sender<T>>);
     #[derive(Debug)]
-    pub struct Sender<T>(Arc<Plain<Channel<T>>>);
-    #[derive(Debug)]
-    pub struct Receiver<T>(Arc<Plain<Channel<T>>>);
+    pub struct Receiver<T>(mpsc::Receiver<T>);
 
     pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-        let channel = Arc::new(Plain::new(Channel {
-            messages: VecDeque::new(),
-            is_over: false,
-        }));
-        (Sender(Arc::clone(&channel)), Receiver(channel))
+        let (sender, receiver) = mpsc::channel();
+        (Sender(Some(sender)), Receiver(receiver))
     }
 
     impl<T> Sender<T> {
-        pub fn send(&self, message: T) -> Result<(), ()> {
-            kernel().change(|_| self.0.lock().unwrap().messages.push_back(message));
-            Ok(())
+        pub fn send(&self, message: T) -> Result<(), SendError<T>> {
+            kernel().change(|_| self.0.as_ref().unwrap().send(message))
         }
     }
 
     impl<T> Drop for Sender<T> {
         fn drop(&mut self) {
-            if std::thread::panicking() {
-                return;
+            if !std::thread::panicking() {
+                kernel().change(|_| self.0 = None);
             }
-            kernel().change(|_| self.0.lock().unwrap().is_over = true);
         }
     }
 
@@ -325,36 +281,28 @@ pub mod mpsc {
         pub fn try_recv(&self) -> Result<T, TryRecvError> {
             let kernel = kernel();
             let _state = kernel.lock();
-            let mut channel = self.0.lock().unwrap();
-            match (channel.messages.pop_front(), channel.is_over) {
-                (Some(message), _) => Ok(message),
-                (None, true) => Err(TryRecvError::Disconnected),
-                (None, false) => Err(TryRecvError::Empty),
-            }
+            self.0.try_recv()
         }
 
         pub fn recv(&self) -> Result<T, RecvError> {
-            kernel().wait(|_| self.0.lock().unwrap().is_ready());
-            self.try_recv().map_err(|_| RecvError)
+            self.recv_timeout(Duration::MAX).map_err(|_| RecvError)
         }
 
         /// The loop's patience with a helper, a second, lasts for longer than anything but
         /// a helper that hangs. A lease is a few ticks.
         pub fn recv_timeout(&self, time: Duration) -> Result<T, RecvTimeoutError> {
             let kernel = kernel();
-            let is_patient = time >= Duration::from_secs(1);
-            let end = kernel.now() + time.as_nanos() as u64;
-            kernel.wait(|state| {
-                let late = if is_patient {
-                    state.hangs && state.is_hanging
-                } else {
-                    state.all_are_late || kernel.now() >= end
-                };
-                late || self.0.lock().unwrap().is_ready()
-            });
-            self.try_recv().map_err(|error| match error {
-                TryRecvError::Empty => RecvTimeoutError::Timeout,
-                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            let end = kernel.now().saturating_add(time.as_nanos() as u64);
+            kernel.wait(|state| match self.0.try_recv() {
+                Ok(message) => Some(Ok(message)),
+                Err(TryRecvError::Disconnected) => Some(Err(RecvTimeoutError::Disconnected)),
+                Err(TryRecvError::Empty) => {
+                    let is_late = match time >= Duration::from_secs(1) {
+                        true => state.hangs && state.is_hanging,
+                        false => state.all_are_late || kernel.now() >= end,
+                    };
+                    is_late.then_some(Err(RecvTimeoutError::Timeout))
+                }
             })
         }
     }

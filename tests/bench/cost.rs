@@ -8,9 +8,9 @@ use std::{fs, thread};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::kernel::Kernel;
-use crate::common::{BINARY, Folder, OneByOne, floor, own_address};
+use crate::common::{BINARY, Folder, OneByOne, eventually, floor, own_address};
 use crate::subject::{Kind, Subject};
-use crate::table::{head, median, ratio, row};
+use crate::table::{head_of_kinds, median, row_of_kinds};
 
 const INTERVAL: Duration = Duration::from_millis(10);
 const ROUNDS: usize = 5;
@@ -44,22 +44,23 @@ fn calls(kind: Kind) -> (f64, f64) {
         .stderr(Stdio::null())
         .spawn()
         .expect("start strace");
-    let end = Instant::now() + Duration::from_secs(10);
-    while subject.status("TracerPid") == 0.0 {
-        assert!(Instant::now() < end, "strace does not attach");
+    eventually("strace has it", || {
         service.answer(true);
-    }
+        subject.status("TracerPid") > 0.0
+    });
     let probes = service.answer_for(ROUND).len() as f64;
     kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
     strace.wait().unwrap();
     let text = fs::read_to_string(&summary).unwrap();
     let of = |names: &[&str]| -> f64 {
-        let lines = text.lines().map(|line| line.split_whitespace());
-        let lines = lines.filter(|line| names.contains(&line.clone().last().unwrap_or("")));
+        let lines = text
+            .lines()
+            .map(|line| Vec::from_iter(line.split_whitespace()));
+        let lines = lines.filter(|line| line.last().is_some_and(|name| names.contains(name)));
         lines
-            .map(|mut line| line.nth(3).unwrap().parse::<f64>().unwrap())
-            // The sum of no numbers would be -0.
-            .fold(0.0, |sum, calls| sum + calls)
+            .map(|line| line[3].parse::<u32>().unwrap())
+            .sum::<u32>()
+            .into()
     };
     let forks = of(&["fork", "vfork", "clone", "clone3"]);
     (of(&["total"]) / probes, forks / probes)
@@ -111,31 +112,8 @@ pub fn print() {
     let steady = Kind::ALL.map(|kind| thread::spawn(move || steady(kind)));
     let steady = steady.map(|thread| thread.join().unwrap());
 
-    head(&[
-        "",
-        "healthport",
-        "floor",
-        "ratio to the floor",
-        "curl and socat",
-        "ratio to healthport",
-    ]);
-    let line = |name: &str, [healthport, floor, shell]: [f64; 3], digits: usize| {
-        let of = |value: f64, base: f64| {
-            if base > 0.0 {
-                ratio(value, base)
-            } else {
-                "-".into()
-            }
-        };
-        row(&[
-            name.to_string(),
-            format!("{healthport:.digits$}"),
-            format!("{floor:.digits$}"),
-            of(healthport, floor),
-            format!("{shell:.digits$}"),
-            of(shell, healthport),
-        ]);
-    };
+    head_of_kinds("");
+    let line = row_of_kinds;
     let steadies = |of: fn(&Steady) -> f64| [0, 1, 2].map(|kind| of(&steady[kind]));
     line("CPU time per cycle, us", cycles, 0);
     line("system calls per cycle", calls.map(|(calls, _)| calls), 1);

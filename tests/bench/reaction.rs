@@ -8,7 +8,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::common::kernel::Kernel;
 use crate::common::{OneByOne, own_address, write};
 use crate::subject::{Kind, Subject};
-use crate::table::{head, percentile, ratio, row};
+use crate::table::{head_of_kinds, percentile, row_of_kinds};
 
 const INTERVAL: Duration = Duration::from_millis(10);
 const ROUNDS: usize = 6;
@@ -16,11 +16,7 @@ const ROUNDS: usize = 6;
 const CHANGES: usize = 60;
 
 /// How long it took to close and to open, in microseconds.
-#[derive(Default)]
-struct Reactions {
-    close: Vec<f64>,
-    open: Vec<f64>,
-}
+type Reactions = [Vec<f64>; 2];
 
 /// Pins the observer and the observed process to different cores, until dropped.
 ///
@@ -70,11 +66,7 @@ fn measure(kind: Kind) -> Reactions {
             assert!(start.elapsed() < Duration::from_secs(10), "{kind:?} stays");
         }
         let took = start.elapsed().as_secs_f64() * 1e6;
-        if ready {
-            reactions.open.push(took);
-        } else {
-            reactions.close.push(took);
-        }
+        reactions[usize::from(ready)].push(took);
     }
     reactions
 }
@@ -83,36 +75,16 @@ pub fn print() {
     let mut all: [Reactions; 3] = Default::default();
     for _ in 0..ROUNDS {
         for (kind, reactions) in Kind::ALL.into_iter().zip(&mut all) {
-            let round = measure(kind);
-            reactions.close.extend(round.close);
-            reactions.open.extend(round.open);
+            for (all, round) in reactions.iter_mut().zip(measure(kind)) {
+                all.extend(round);
+            }
         }
     }
-    let changes = ROUNDS * CHANGES;
-    head(&[
-        &format!("{changes} changes each, us"),
-        "healthport",
-        "floor",
-        "ratio to the floor",
-        "curl and socat",
-        "ratio to healthport",
-    ]);
-    let [healthport, floor, shell] = &all;
+    head_of_kinds(&format!("{} changes each, us", ROUNDS * CHANGES));
     for percent in [50, 90, 99] {
-        for (name, of) in [
-            ("closes", (|r| &r.close) as fn(&Reactions) -> &Vec<f64>),
-            ("opens", |r| &r.open),
-        ] {
-            let value = |reactions| percentile(of(reactions), percent);
-            let (healthport, floor, shell) = (value(healthport), value(floor), value(shell));
-            row(&[
-                format!("{name}, p{percent}"),
-                format!("{healthport:.0}"),
-                format!("{floor:.0}"),
-                ratio(healthport, floor),
-                format!("{shell:.0}"),
-                ratio(shell, healthport),
-            ]);
+        for (direction, name) in ["closes", "opens"].into_iter().enumerate() {
+            let values = all.each_ref().map(|of| percentile(&of[direction], percent));
+            row_of_kinds(&format!("{name}, p{percent}"), values, 0);
         }
     }
 }

@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::common::kernel::Kernel;
-use crate::common::{BINARY, OneByOne, floor, own_address, proc};
+use crate::common::{BINARY, OneByOne, eventually, floor, own_address, proc};
 
 /// Not 18898: a healthport with its defaults has that on every address.
 pub const FIRST_PORT: u16 = 18900;
@@ -60,11 +59,7 @@ impl Subject {
     /// Answers until the port is open.
     pub fn opens(&self, service: &OneByOne, kernel: &Kernel) {
         service.answer(true);
-        let end = Instant::now() + Duration::from_secs(10);
-        while !kernel.listens(self.port) {
-            assert!(Instant::now() < end, "{:?} does not open", self.kind);
-            thread::sleep(Duration::from_millis(1));
-        }
+        eventually("it opens", || kernel.listens(self.port));
     }
 
     /// CPU time of its living threads to the nanosecond, and of its children

@@ -25,10 +25,31 @@ pub fn median(values: &[f64]) -> f64 {
     percentile(values, 50)
 }
 
-/// The first as a multiple of the second.
-pub fn ratio(value: f64, floor: f64) -> String {
-    match value / floor {
+/// The head of a table with a column for each kind.
+pub fn head_of_kinds(first: &str) {
+    head(&[
+        first,
+        "healthport",
+        "floor",
+        "ratio to the floor",
+        "curl and socat",
+        "ratio to healthport",
+    ]);
+}
+
+/// A line of it, the values in the order of `Kind::ALL`.
+pub fn row_of_kinds(name: &str, [healthport, floor, shell]: [f64; 3], digits: usize) {
+    let ratio = |value: f64, base: f64| match value / base {
+        _ if base == 0.0 => "-".to_string(),
         ratio if ratio >= 10.0 => format!("{ratio:.0} x"),
         ratio => format!("{ratio:.2} x"),
-    }
+    };
+    row(&[
+        name.to_string(),
+        format!("{healthport:.digits$}"),
+        format!("{floor:.digits$}"),
+        ratio(healthport, floor),
+        format!("{shell:.digits$}"),
+        ratio(shell, healthport),
+    ]);
 }

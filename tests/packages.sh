@@ -1,7 +1,9 @@
 #!/bin/sh
-# Makes a release twice, in two folders, and compares the bytes; holds what is in the
-# packages against the lists in Cargo.toml; asks lintian and rpmlint. Leaves the release
-# in target/dist, and in target/next an .rpm of another version, for tests/systemd.sh.
+# Makes a release twice, in two folders and with two homes of cargo's packages, and
+# compares the bytes, so that whoever trusts the source can trust the binary on a node;
+# holds what is in the packages against the list of the .deb in Cargo.toml; asks lintian
+# and rpmlint. Leaves the release in target/dist, and in target/next an .rpm of another
+# version, for tests/systemd.sh.
 # For the commit, not for what is not committed. Takes two release builds, and the
 # first time the tools of systemd/package/build, ten minutes.
 # Needs: apt-get install dpkg-dev lintian rpm rpmlint
@@ -12,16 +14,26 @@ work=$PWD/target/packages
 rm -rf "$work" target/dist target/next
 mkdir -p "$work" target/tools target/next
 
+home=${CARGO_HOME:-$HOME/.cargo}
+ln -s "$home" "$work/another-home"
 for folder in one two/of/another/length; do
   git clone --quiet . "$work/$folder"
   mkdir "$work/$folder/target"
   ln -s "$PWD/target/tools" "$work/$folder/target/tools"
-  "$work/$folder/systemd/package/build"
+  CARGO_HOME=$home "$work/$folder/systemd/package/build"
+  home=$work/another-home
 done
 cmp "$work/one/target/dist/SHA256SUMS" "$work/two/of/another/length/target/dist/SHA256SUMS"
 cp -r "$work/one/target/dist" target/dist
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-(cd "$work/one" && PATH=$PWD/target/tools/bin:$PATH cargo generate-rpm --target "$(rustc -vV | sed -n 's/^host: //p')" \
+host=$(rustc -vV | sed -n 's/^host: //p')
+# It does not tell where it was built, has the list of its packages, for scanners, and
+# says what it was built from.
+binary=$work/one/target/$host/release/healthport
+! grep -aqF -e "$PWD" -e "${CARGO_HOME:-$HOME/.cargo}" "$binary" || fail "the builder's paths are in the binary"
+grep -aqF .dep-v0 "$binary" || fail "no audit data in the binary"
+[ "$("$binary" --version)" = "healthport $version ($(git rev-parse --short=12 HEAD))" ] || fail "$("$binary" --version)"
+(cd "$work/one" && PATH=$PWD/target/tools/bin:$PATH cargo generate-rpm --target "$host" \
   --set-metadata "version = \"$version.1\"" --output "$OLDPWD/target/next")
 
 # Mode, owner and place of each file, by the list in Cargo.toml.

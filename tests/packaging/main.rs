@@ -8,5 +8,4 @@ mod common;
 mod licences;
 mod openshift;
 mod packages;
-mod reproducible;
 mod systemd;

@@ -6,179 +6,112 @@ usage: load.py RATE LIMIT < LINES
 A line is "NAME SUBNET TARGET PORTS [DOWNLOADS SECONDS]". Thirty addresses of
 SUBNET (10.101.0) take turns as the client. With PORTS 0 the kernel chooses the
 source port; otherwise all addresses together have so many, which come round again.
-RATE is connections per second of each line. One without an answer after
-LIMIT seconds has timed out.
+RATE is connections per second of each line. One that waits for LIMIT seconds has
+timed out.
 
 SIGUSR2 begins DOWNLOADS downloads of SECONDS each. SIGUSR1 marks the time from which
-failures are told. SIGTERM ends it, and it prints
-for each line "NAME connections opened answered wrong refused reset timed-out first
-last downloads whole", tab-separated; first and last are the seconds from the mark
-to the first and the last failure.
+failures are told. SIGTERM ends it, and it prints for each line, tab-separated: NAME,
+how many were lost, the same as a table has it, the seconds from the mark to the first
+and to the last failure, and how many downloads came whole.
 """
-import collections
 import errno
-import select
+import itertools
+import re
 import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 RATE, LIMIT = float(sys.argv[1]), float(sys.argv[2])
 ADDRESSES, FIRST_PORT = 30, 20000
-REQUEST = b"GET %b HTTP/1.1\r\nHost: hello.lab\r\nConnection: close\r\n\r\n"
+TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+REFUSED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 
 class Line:
     def __init__(self, text):
         self.name, self.subnet, target, ports, *downloads = text.split()
-        self.ports = int(ports)
         host, port = target.split(":")
-        self.target = (host, int(port))
-        self.next = 0.0
-        self.number = 0
-        self.counts = collections.Counter()
-        self.failed = []
+        self.target, self.ports = (host, int(port)), int(ports)
         self.downloads, self.seconds = downloads or (0, 0)
+        self.numbers = itertools.count()
+        self.results, self.whole = [], []
 
-    def socket(self):
-        """A socket with the next source address and port."""
-        for _ in range(max(1, self.ports)):
-            number = self.number
-            self.number += 1
-            address = f"{self.subnet}.{1 + number % (self.ports or ADDRESSES) % ADDRESSES}"
-            s = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    def connect(self, limit):
+        """A connection from the next source address and port."""
+        for number in itertools.islice(self.numbers, max(1, self.ports)):
+            s = socket.socket()
+            s.settimeout(limit)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port = FIRST_PORT + number % self.ports // ADDRESSES if self.ports else 0
+            if not self.ports:
+                s.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
             try:
-                if self.ports:
-                    s.bind((address, FIRST_PORT + number % self.ports // ADDRESSES))
-                else:
-                    s.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
-                    s.bind((address, 0))
-                error = s.connect_ex(self.target)
-            except OSError as failure:
-                error = failure.errno
-            # A connection that hangs still has its port: the next one.
-            if error not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
-                return s, error
-            s.close()
-        sys.exit(f"load.py: {self.name}: no source port is free")
+                s.bind((f"{self.subnet}.{1 + number % (self.ports or ADDRESSES) % ADDRESSES}", port))
+                s.connect(self.target)
+                return s
+            except OSError as error:
+                s.close()
+                # A connection that hangs still has its port: the next one.
+                if error.errno not in TAKEN:
+                    raise
+        raise OSError(errno.EADDRINUSE, "no source port is free")
 
-
-class Connection:
-    def __init__(self, line, path, limit, now):
-        self.line, self.path, self.limit = line, path, limit
-        self.deadline = now + limit
-        self.head = b""
-        self.got = 0
-        self.opened = False
-        self.download = path != "/"
-        self.socket, error = line.socket()
-        if not self.download:
-            line.counts["connections"] += 1
-        if error in (0, errno.EINPROGRESS):
-            open_now[self.socket.fileno()] = self
-            poll.register(self.socket, select.EPOLLOUT | select.EPOLLIN)
-        else:
-            self.end(error)
-
-    def ready(self, now):
+    def get(self, path, limit):
+        """Asks once, and says in a word what became of it."""
+        answer = b""
         try:
-            if not self.opened:
-                error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if error:
-                    return self.end(error)
-                self.opened = True
-                if not self.download:
-                    self.line.counts["opened"] += 1
-                self.socket.send(REQUEST % self.path.encode())
-                poll.modify(self.socket, select.EPOLLIN)
-                return None
-            data = self.socket.recv(65536)
-        except BlockingIOError:
-            return None
-        except OSError as failure:
-            return self.end(failure.errno)
-        if not data:
-            return self.end(0)
-        if self.download:
-            self.deadline = now + self.limit
-        self.got += len(data)
-        if len(self.head) < 1000:
-            self.head += data
-        return None
+            with self.connect(limit) as s:
+                s.sendall(b"GET %b HTTP/1.1\r\nHost: hello.lab\r\nConnection: close\r\n\r\n" % path.encode())
+                while data := s.recv(65536):
+                    answer += data
+        except TimeoutError:
+            return "timed-out"
+        except OSError as error:
+            return "refused" if error.errno in REFUSED else "no-port" if error.errno in TAKEN else "reset"
+        if answer[9:12] not in (b"", b"200"):
+            return "wrong"
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
+        return "answered" if length and len(body) == int(length[1]) > 0 else "reset"
 
-    def end(self, error):
-        fd = self.socket.fileno()
-        if open_now.pop(fd, None):
-            poll.unregister(fd)
-        self.socket.close()
-        length = 0
-        for word in self.head.split(b"\r\n"):
-            if word.lower().startswith(b"content-length:"):
-                length = int(word.split(b":")[1])
-        whole = self.got - self.head.find(b"\r\n\r\n") - 4 == length > 0
-        status = self.head[9:12]
-        if error == errno.ETIMEDOUT:
-            result = "timed-out"
-        elif error in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
-            result = "refused"
-        elif error or not whole and not (status and status != b"200"):
-            result = "reset"
-        else:
-            result = "answered" if status == b"200" else "wrong"
-        counts = self.line.counts
-        if self.download:
-            counts["whole"] += result == "answered"
-            return
-        counts[result] += 1
-        if result != "answered":
-            self.line.failed.append(time.monotonic())
+    def count(self):
+        self.results.append((self.get("/", LIMIT), time.monotonic()))
+
+    def download(self):
+        self.whole.append(self.get(f"/slow/{self.seconds}", 3 * LIMIT) == "answered")
+
+    def told(self, mark):
+        words = [word for word, _ in self.results]
+        failed = [f"{at - mark:.1f}" for word, at in self.results if word != "answered"]
+        how = [f"{words.count(word)} {word}" for word in ("wrong", "refused", "reset", "timed-out", "no-port")]
+        how = ", ".join(word for word in how if not word.startswith("0 "))
+        cell = f"**{len(failed)}** of {len(words)} ({how})" if failed else f"0 of {len(words)}"
+        return self.name, len(failed), cell, *(failed[:1] + failed[-1:] or "--"), sum(self.whole)
 
 
-poll = select.epoll()
-open_now = {}
-mark = time.monotonic()
-stop = begin = False
-
-
-def on_signal(number, _):
-    global mark, stop, begin
-    if number == signal.SIGUSR1:
-        mark = time.monotonic()
-    elif number == signal.SIGUSR2:
-        begin = True
-    else:
-        stop = True
-
-
-for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
-    signal.signal(number, on_signal)
+# A thread for each open connection, and signals that are waited for: a read that finds its
+# answer returns it, however late a loader that stalled comes to it.
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 lines = [Line(text) for text in sys.stdin]
-now = time.monotonic()
-for position, line in enumerate(lines):
-    line.next = now + position / RATE / len(lines)
+turns = itertools.cycle(lines)
+at = mark = time.monotonic()
+number = None
 print("started", flush=True)
-while not stop or open_now:
-    now = time.monotonic()
-    if begin:
-        begin = False
-        for line in lines:
-            for _ in range(int(line.downloads)):
-                Connection(line, f"/slow/{line.seconds}", 3 * LIMIT, now)
-    if not stop:
-        for line in lines:
-            if line.next <= now:
-                line.next += 1 / RATE
-                Connection(line, "/", LIMIT, now)
-    events = poll.poll(0.05 if stop else max(0.001, min(line.next for line in lines) - now))
-    ready = {fd for fd, _ in events}
-    for fd in ready & open_now.keys():
-        open_now[fd].ready(now)
-    # Only if there was nothing to read: a loader that stalls is no answer that is late.
-    for fd in [fd for fd, c in open_now.items() if c.deadline <= now and fd not in ready]:
-        open_now[fd].end(errno.ETIMEDOUT)
+with ThreadPoolExecutor(2000) as pool:
+    while number != signal.SIGTERM:
+        got = signal.sigtimedwait(SIGNALS, max(0, at - time.monotonic()))
+        number = got and got.si_signo
+        if number == signal.SIGUSR1:
+            mark = time.monotonic()
+        elif number == signal.SIGUSR2:
+            for line in lines:
+                for _ in range(int(line.downloads)):
+                    pool.submit(line.download)
+        elif not number:
+            at += 1 / RATE / len(lines)
+            pool.submit(next(turns).count)
 for line in lines:
-    words = ("connections", "opened", "answered", "wrong", "refused", "reset", "timed-out")
-    times = [f"{t - mark:.1f}" for t in (line.failed[:1] + line.failed[-1:])] or ["-", "-"]
-    print(line.name, *(line.counts[word] for word in words), *times,
-          line.downloads, line.counts["whole"], sep="\t")
+    print(*line.told(mark), sep="\t")

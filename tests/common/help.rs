@@ -44,19 +44,16 @@ impl Entry {
         Some(self.text.strip_suffix(']')?.rsplit_once('[')?.1)
     }
 
-    /// Every "to" between two numbers, with them: `10ms to 60m`, `1 to 100`.
     pub fn ranges(&self) -> Vec<String> {
         ranges(&self.text)
     }
 }
 
-/// As [`Entry::ranges`], of any text.
+/// Every "to" between two numbers, with them: `10ms to 60m`, `1 to 100`.
 pub fn ranges(text: &str) -> Vec<String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let number = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
-    let is_range = |w: &&[&str]| w[1] == "to" && number(w[0]) && number(w[2]);
-    let ranges = words.windows(3).filter(is_range);
-    ranges
-        .map(|w| format!("{} to {}", w[0], w[2].trim_end_matches(['.', ',', ';'])))
-        .collect()
+    let words: Vec<_> = text.split_whitespace().collect();
+    let range = regex_lite::Regex::new(r"\d\w* to \d\w*").unwrap();
+    let words = words.join(" ");
+    let ranges = range.find_iter(&words);
+    ranges.map(|range| range.as_str().to_string()).collect()
 }

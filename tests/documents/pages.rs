@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::tool;
+use regex_lite::Regex;
+
+use crate::common::{help, tool};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -60,12 +62,12 @@ fn broken(page: &Path, text: &str, link: &str) -> Option<String> {
 
 #[test]
 fn every_link_leads_somewhere() {
+    let link = Regex::new(r"\]\(([^) ]+)").unwrap();
     let mut links = 0;
     for (page, text) in pages() {
-        for rest in text.split("](").skip(1) {
-            let link = rest.split([')', ' ']).next().unwrap();
+        for link in link.captures_iter(&text) {
             links += 1;
-            assert_eq!(broken(&page, &text, link), None, "{}", page.display());
+            assert_eq!(broken(&page, &text, &link[1]), None, "{}", page.display());
         }
     }
     assert!(links > 20, "{links} links");
@@ -87,29 +89,19 @@ fn every_link_leads_somewhere() {
 /// Every option that a page gives to healthport exists.
 #[test]
 fn the_options_exist() {
-    let help = healthport::options::HELP;
+    let help: Vec<_> = help::entries().into_iter().map(|it| it.name).collect();
+    // The namespace of oc and the value of a label are no commands.
+    let command = Regex::new("(namespace |=)?healthport --[^\n|;#`]*").unwrap();
+    let option = Regex::new(r"(?:^|\s)--([\w-]+)").unwrap();
     let mut options = 0;
     for (page, text) in pages() {
-        // The namespace of oc and the value of a label are no commands.
-        let text = text
-            .replace("=healthport ", "")
-            .replace("namespace healthport ", "");
-        for command in text.split("healthport --").skip(1) {
-            let command = command.split(['\n', '|', ';', '#', '`']).next().unwrap();
-            let words = format!("--{command}");
-            for word in words
-                .split_whitespace()
-                .filter(|word| word.starts_with("--"))
-            {
-                let name = word
-                    .split('=')
-                    .next()
-                    .unwrap()
-                    .trim_end_matches([',', '.', ')', '"']);
-                let exists = help
-                    .split(|c: char| c.is_whitespace() || c == ',')
-                    .any(|known| known == name);
-                assert!(exists, "{}: healthport --{command}: {name}", page.display());
+        for command in command
+            .captures_iter(&text)
+            .filter(|it| it.get(1).is_none())
+        {
+            for option in option.captures_iter(&command[0]) {
+                let exists = help.iter().any(|known| *known == option[1]);
+                assert!(exists, "{}: {}", page.display(), &command[0]);
                 options += 1;
             }
         }
@@ -128,43 +120,26 @@ pub fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 
 /// The commands of a page: its blocks of sh, and what is indented as code.
 fn commands(text: &str) -> String {
-    let blocks = blocks(text, "sh").into_iter().map(str::to_string);
-    let indented = text.lines().filter_map(|line| line.strip_prefix("    "));
-    let commands = indented.filter(|line| line.starts_with(|c: char| c.is_alphanumeric()));
-    blocks
-        .chain(commands.map(|line| format!("{line}\n")))
-        .collect()
+    let indented = Regex::new(r"(?m)^    (\w.*\n)").unwrap();
+    let indented = indented.captures_iter(text).map(|line| line[1].to_string());
+    blocks(text, "sh").concat() + &indented.collect::<String>()
 }
 
 /// What a command names in this project that does not exist.
 fn missing(command: &str) -> Option<String> {
-    let exists = |path: &str| Path::new(ROOT).join(path).exists();
-    let words: Vec<_> = command.split_whitespace().collect();
-    let after = |flag: &str| words.iter().skip_while(|&&word| word != flag).nth(1);
-    let script = words.first().filter(|word| {
-        ["tests/", "systemd/", ".ci/"]
-            .iter()
-            .any(|folder| word.starts_with(folder))
-    });
-    if let Some(script) = script.filter(|script| !exists(script)) {
-        return Some(script.to_string());
-    }
-    let test = after("--test").filter(|_| words.contains(&"cargo"));
+    let named = |pattern| Some(Regex::new(pattern).unwrap().captures(command)?[1].to_string());
+    let lacks = |path: &str| !Path::new(ROOT).join(path).exists();
+    let script = named(r"^((?:tests|systemd|\.ci)/\S+)").filter(|script| lacks(script));
     // In capitals it stands for the reader's choice.
-    if let Some(test) = test.filter(|test| *test == &test.to_lowercase()) {
+    let test = named(r"cargo .*--test ([a-z]\S*)").filter(|test| {
         let there = [format!("tests/{test}.rs"), format!("tests/{test}/main.rs")];
-        if !there.iter().any(|path| exists(path)) {
-            return Some(format!("--test {test}"));
-        }
-    }
-    let bench = after("--bench").filter(|_| words.contains(&"cargo"));
-    if let Some(bench) = bench {
+        there.iter().all(|path| lacks(path))
+    });
+    let bench = named(r"cargo .*--bench (\S+)").filter(|bench| {
         let named = format!("[[bench]]\nname = \"{bench}\"\n");
-        if !include_str!("../../Cargo.toml").contains(&named) {
-            return Some(format!("--bench {bench}"));
-        }
-    }
-    None
+        !include_str!("../../Cargo.toml").contains(&named)
+    });
+    script.or(test).or(bench)
 }
 
 #[test]

@@ -14,8 +14,7 @@ use crate::table::{head, median, percentile, row};
 const CHANGES: usize = 20;
 /// A port that is open for longer stays open.
 const HANG: Duration = Duration::from_secs(30);
-/// A router with 10,000 routes takes up to 1.9 s to answer while it writes its
-/// configuration, and is ready all the time.
+/// What a large router took to answer while it wrote its configuration, ready all the time.
 const LATE: Duration = Duration::from_millis(1900);
 /// Longer than three probes of the slowest.
 const LATE_FOR: Duration = Duration::from_secs(20);

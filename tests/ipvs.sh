@@ -15,8 +15,7 @@
 #
 # Without arguments it does them all, at production's times, in about half an hour.
 # --scale 0.2 makes every time a fifth of production's: the router's, healthport's,
-# keepalived's and IPVS's, but not VRRP's. policies wants its full times: at 0.2 its
-# downloads were too many for one emulated core.
+# keepalived's and IPVS's, but not VRRP's.
 #
 # It needs systemd as PID 1, root, ip_vs, keepalived, HAProxy, ipvsadm, iproute2 and
 # python3, and two binaries of this checkout:
@@ -110,6 +109,7 @@ network() {
   ip netns add ipvs-net
   ip -n ipvs-net link add bridge up type bridge
   join client 10.66.0.2
+  ip -n ipvs-client route add local 10.96.0.0/11 dev lo # all clients
   join hello 10.66.0.3
   each node
 }
@@ -186,8 +186,7 @@ place() {
   join s$switches 10.66.0.$((100 + switches))
   ip -n ipvs-s$switches route add local 10.$((200 + switches)).0.0/24 dev lo
   ip -n ipvs-s$switches route add 10.$((100 + switches)).0.0/24 via 10.66.0.2
-  ip -n ipvs-client route add local 10.$((100 + switches)).0.0/24 dev lo
-  ip -n ipvs-client route add 10.$((200 + switches)).0.0/24 via 10.66.0.$((100 + switches))
+  ip -n ipvs-client route replace 10.$((200 + switches)).0.0/24 via 10.66.0.$((100 + switches))
 }
 # switch NAME WORDS CHECK...: another switch, with an address for each check, and rr and
 # direct routing unless WORDS, with commas, say otherwise. A name=value is a sysctl of
@@ -275,8 +274,6 @@ no_switches() {
   kill "${daemon[@]}" && wait "${daemon[@]}" 2>/dev/null
   for number in "${!names[@]}"; do
     ip netns delete "ipvs-s$number"
-    ip -n ipvs-client route del local 10.$((100 + number)).0.0/24 dev lo
-    ip -n ipvs-client route del 10.$((200 + number)).0.0/24
     for node in 1 2 3; do ip -n ipvs-node$node route del 10.$((100 + number)).0.0/24; done
   done 2>/dev/null
   switches=0 names=() servers=() daemon=()
@@ -467,7 +464,6 @@ vrrp_scripts=("interval 2, no weight" "interval 2, weight -60" "interval 1, no w
 vrrp() { # vrrp EVENT...
   local number node event first limit=5 # its times are whole seconds
   local interval weight option script
-  ip -n ipvs-client route add local 10.101.0.0/24 dev lo
   for node in 1 2; do
     {
       printf 'global_defs {\n  script_user root\n  enable_script_security\n}\n'

@@ -1,5 +1,5 @@
-//! What CI can see of tests/ipvs.sh, which needs a scratch host: its load counts
-//! what happened, and its page is its own.
+//! What CI can see of tests/ipvs.sh, which needs a scratch host: its load counts what
+//! happened.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
@@ -67,18 +67,4 @@ fn the_load_counts_what_became_of_every_connection() {
         assert!(cells[0] == name && is_right, "{row}");
     }
     assert_eq!(table.lines().count(), wanted.len(), "{table}");
-}
-
-/// The page has the command of every experiment of the script.
-#[test]
-fn the_page_has_every_experiment() {
-    for name in ["checks", "policies", "closed", "vrrp"] {
-        let help = format!("\n#   {name} ");
-        assert!(include_str!("../ipvs.sh").contains(&help), "{help}");
-        let command = format!("    tests/ipvs.sh {name}\n");
-        assert!(
-            include_str!("../lab/README.md").contains(&command),
-            "{command}"
-        );
-    }
 }

@@ -45,25 +45,21 @@ fn options_are_those_of_the_program() {
     assert_eq!(count, help::entries().len(), "the program lacks some");
 }
 
+/// What the first group of an expression finds.
+fn found(expression: &str, text: &str) -> BTreeSet<String> {
+    let expression = Regex::new(expression).unwrap();
+    let found = expression.captures_iter(text);
+    found.map(|found| found[1].to_string()).collect()
+}
+
 #[test]
 fn exit_codes_are_those_of_main() {
-    let source = [
-        include_str!("../../src/main.rs"),
-        include_str!("../../src/journal.rs"),
-    ];
-    let mut of_main: BTreeSet<u8> = source
-        .iter()
-        .flat_map(|file| file.lines())
-        .filter_map(|line| line.split_once("const ")?.1.split_once(": u8 = "))
-        .map(|(_, value)| value.trim_end_matches(';').parse().unwrap())
-        .collect();
+    let main = include_str!("../../src/main.rs");
+    let source = main.to_string() + include_str!("../../src/journal.rs");
+    let mut of_main = found(r"const \w+: u8 = (\d+);", &source);
     assert_eq!(of_main.len(), 3, "cannot read the source any more");
-    of_main.insert(0);
-    let of_page: BTreeSet<u8> = section("EXIT STATUS")
-        .lines()
-        .filter_map(|line| line.strip_prefix(".It "))
-        .map(|value| value.parse().unwrap())
-        .collect();
+    of_main.insert("0".to_string());
+    let of_page = found(r"(?m)^\.It (\d+)$", section("EXIT STATUS"));
     assert_eq!(of_page, of_main, "page (left), program (right)");
 }
 
@@ -71,22 +67,16 @@ fn exit_codes_are_those_of_main() {
 #[test]
 fn metrics_are_those_of_the_program() {
     let metrics = Metrics::new(&Ports::new(&[], Duration::ZERO)).text();
-    let of_program: BTreeSet<String> = metrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .map(|line| {
-            let name = line.split(' ').next().unwrap();
-            let label = metrics.split_once(&format!("\n{name}{{"));
-            label.map_or(name.to_string(), |(_, rest)| {
-                format!("{name}{{{}=", rest.split('=').next().unwrap())
-            })
-        })
-        .collect();
-    let of_page: BTreeSet<String> = section("METRICS")
-        .lines()
-        .filter_map(|line| line.strip_prefix(".It Va "))
-        .map(|line| line.replace(" Ns Li ", "").replace("...}", ""))
-        .collect();
+    let with_label = |name: String| {
+        let label = found(&format!(r"(?m)^{name}\{{(\w+)="), &metrics);
+        label
+            .first()
+            .map_or(name.clone(), |label| format!("{name}{{{label}="))
+    };
+    let names = found(r"(?m)^# TYPE (\w+)", &metrics).into_iter();
+    let of_program: BTreeSet<_> = names.map(with_label).collect();
+    let page = section("METRICS").replace(" Ns Li ", "");
+    let of_page = found(r"(?m)^\.It Va (.*?)(?:\.\.\.\})?$", &page);
     assert_eq!(of_page, of_program, "page (left), /metrics (right)");
 }
 

@@ -63,9 +63,3 @@ fn the_c_library_has_its_notice_and_its_licence() {
         assert!(THIRD_PARTY.contains(sentence), "{sentence}");
     }
 }
-
-#[test]
-fn the_image_has_them_too() {
-    let image = include_str!("../../openshift/Containerfile");
-    assert!(image.contains("\nCOPY LICENSE systemd/package/THIRD-PARTY /licenses/\n"));
-}

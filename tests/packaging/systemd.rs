@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use regex_lite::Regex;
+
 use crate::common::{BINARY, Folder, tool};
 
 fn read(path: &str) -> String {
@@ -54,12 +56,14 @@ fn exposure_is_at_most_1_1() {
     assert!(level <= 1.1, "{said}");
 }
 
-/// The value of `key=` in the unit.
+/// What follows `key` at the beginning of a line: of the unit, or of --check-config.
+fn setting<'a>(text: &'a str, key: &str) -> &'a str {
+    let value = text.lines().find_map(|line| line.strip_prefix(key));
+    value.unwrap_or_else(|| panic!("no {key} in {text}")).trim()
+}
+
 fn of_unit(key: &str) -> String {
-    let unit = read("systemd/healthport@.service");
-    let line = unit.lines().find_map(|line| line.strip_prefix(key));
-    line.unwrap_or_else(|| panic!("no {key} in the unit"))
-        .to_string()
+    setting(&read("systemd/healthport@.service"), key).to_string()
 }
 
 /// Runs the binary with the HEALTHPORT_OPTS that `assignment` sets. The shell
@@ -81,13 +85,6 @@ fn an_instance_without_its_file_does_not_start() {
     assert!(of_unit("RestartPreventExitStatus=").starts_with("64 "));
     // The file is read later, and what it sets counts.
     assert_eq!(of_unit("EnvironmentFile="), "-/etc/healthport/%i.conf");
-}
-
-/// The line of --check-config that starts with `key`, without it.
-fn setting<'a>(settings: &'a str, key: &str) -> &'a str {
-    let line = settings.lines().find_map(|line| line.strip_prefix(key));
-    line.unwrap_or_else(|| panic!("no {key} in {settings}"))
-        .trim()
 }
 
 fn seconds(text: &str) -> f64 {
@@ -115,8 +112,7 @@ fn the_options_that_come_along() {
     let nft = read("systemd/healthport.nft");
     let ports = format!("define ports = {range}\n");
     assert!(nft.contains(&ports), "{ports}");
-    let (first, last) = range.split_once('-').unwrap();
-    let range = first.parse::<u16>().unwrap()..=last.parse::<u16>().unwrap();
+    let ends: Vec<u16> = range.split('-').map(|port| port.parse().unwrap()).collect();
 
     for (name, url, port, hang) in [
         ("router", "1936/healthz/ready", 18898, "21s"),
@@ -129,7 +125,7 @@ fn the_options_that_come_along() {
         let url = format!("http://localhost:{url}");
         assert_eq!(setting(&settings, "url "), url);
         assert_eq!(setting(&settings, "listen "), format!("0.0.0.0:{port}"));
-        assert!(range.contains(&port), "{name}.conf: {port}");
+        assert!((ends[0]..=ends[1]).contains(&port), "{name}.conf: {port}");
         let drain_file = format!("/etc/healthport/{name}.drain");
         assert_eq!(setting(&settings, "drain-file "), drain_file);
         // What the comments say of them.
@@ -155,9 +151,7 @@ fn the_options_that_come_along() {
 #[ignore = "needs unshare"]
 fn the_kernel_reserves_the_ports() {
     let sysctl = read("systemd/healthport.sysctl.conf");
-    let line = sysctl.lines().find(|line| !line.starts_with('#')).unwrap();
-    let (key, list) = line.split_once(" = ").unwrap();
-    assert_eq!(key, "net.ipv4.ip_local_reserved_ports");
+    let list = setting(&sysctl, "net.ipv4.ip_local_reserved_ports = ");
     let range = of_unit("SocketBindAllow=tcp:");
     assert!(list.split(',').any(|part| part == range), "{list}");
     for name in ["router", "api", "mcs"] {
@@ -180,13 +174,14 @@ fn the_kernel_reserves_the_ports() {
 fn the_options_in_the_documents() {
     for document in ["systemd/README.md", "man/healthport.8"] {
         let text = read(document).replace("\\e", "\\");
-        let examples: Vec<_> = text.match_indices("\nHEALTHPORT_OPTS=\"").collect();
-        assert!(!examples.is_empty(), "{document} has no example any more");
-        for (start, opening) in examples {
-            let value = &text[start + opening.len()..];
-            let value = &value[..value.find('"').unwrap()];
-            let (ok, said) = check_config(&format!("HEALTHPORT_OPTS=\"{value}\""));
-            assert!(ok, "{document}: {value}: {said}");
+        let example = Regex::new("(?m)^HEALTHPORT_OPTS=\"[^\"]*\"").unwrap();
+        assert!(
+            example.is_match(&text),
+            "{document} has no example any more"
+        );
+        for example in example.find_iter(&text) {
+            let (ok, said) = check_config(example.as_str());
+            assert!(ok, "{document}: {}: {said}", example.as_str());
         }
     }
 }

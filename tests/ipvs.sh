@@ -148,7 +148,7 @@ routes=22 api=0
 declare -a router=()
 start() { # start NODE
   # Not by a function, so that $! is the router itself.
-  ip netns exec "ipvs-node$1" "$lab" --router "router$1" 0.0.0.0 0 embedded "$routes" $api 1000 "$scale" 10.66.0.3:18080 "$tmp" \
+  ip netns exec "ipvs-node$1" "$lab" --router "router$1" 0.0.0.0 0 embedded "$routes" $api "$scale" 10.66.0.3:18080 "$tmp" \
     >"$tmp/router$1.out" &
   router[$1]=$!
 }

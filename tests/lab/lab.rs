@@ -3,24 +3,22 @@
 
 use std::env;
 use std::fs;
-use std::io::Write;
-use std::net::TcpStream;
+use std::mem;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{self, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::load::{Load, Push, Summary};
+use crate::load::{self, Push, Summary};
 use crate::plan::{
-    Check, DEFAULTS, FAST_INTERVAL, INTERVAL, Mode, Network, Ports, Profile, Result, SILENCE,
-    SMALL, Scale, Size, State, now,
+    Check, FAST_INTERVAL, FEW, HEALTHPORTS, INTERVAL, Ports, Profile, Result, Scale, State, host,
+    now,
 };
-use crate::process::{Proc, Tail, check_tools, haproxy};
-use crate::router::{ROUTE, Spec};
+use crate::process::Proc;
+use crate::router::Spec;
 use crate::switch::{self, Belief, Failure, Line};
 
 /// The root of healthport's own sources.
@@ -28,17 +26,13 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The healthport that ships, built from the sources beside the lab: never an older one.
 fn healthport() -> Result<PathBuf> {
-    let target = PathBuf::from(ROOT).join("target");
-    let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--locked", "--target-dir"])
-        .arg(&target)
-        .current_dir(ROOT)
-        .status()
-        .map_err(|error| format!("cannot run cargo: {error}"))?;
-    match status.success() {
+    let target = Path::new(ROOT).join("target");
+    let build = ["build", "--quiet", "--release", "--locked", "--target-dir"];
+    let mut cargo = Command::new(env!("CARGO"));
+    let built = cargo.args(build).arg(&target).current_dir(ROOT).status();
+    match built.is_ok_and(|status| status.success()) {
         true => Ok(target.join("release/healthport")),
-        false => Err(format!("cannot build healthport: cargo ended, {status}")),
+        false => Err("cannot build healthport".to_string()),
     }
 }
 
@@ -61,30 +55,25 @@ pub struct Setup {
     pub scale: Scale,
     pub profile: Profile,
     pub lines: Vec<Line>,
-    /// This and the next two are for routers that start from now on; see [`Spec`].
-    pub size: Size,
+    /// This and the next are for routers that start from now on; see [`Spec`].
+    pub routes: u32,
     pub api: f64,
-    pub maxconn: u32,
-    /// What the progress is reported of; without it there is no report.
-    pub title: Option<String>,
-    /// Set by SIGINT and SIGTERM.
-    pub interrupted: Arc<AtomicBool>,
 }
 
 impl Setup {
     /// Small `embedded` routers behind lines with these checks.
     pub fn new(scale: Scale, checks: &[Check]) -> Setup {
-        let mode = Mode::Http;
         Setup {
             scale,
             profile: Profile::Embedded,
-            lines: checks.iter().map(|&check| Line { check, mode }).collect(),
-            size: SMALL,
+            lines: switch::lines(checks, &[3]),
+            routes: FEW,
             api: 0.0,
-            maxconn: 1000,
-            title: None,
-            interrupted: Arc::default(),
         }
+    }
+
+    pub fn asks(&self, check: Check) -> bool {
+        self.lines.iter().any(|line| line.check == check)
     }
 }
 
@@ -105,11 +94,6 @@ impl Story {
             .map(|&(at, _, state)| (state, at))
     }
 
-    pub fn state(&self, node: usize) -> State {
-        self.state_at(node, f64::MAX)
-            .map_or(State::Absent, |(state, _)| state)
-    }
-
     /// How long a node's router had been ready at a time, reloads included.
     pub fn ready_for(&self, node: usize, time: f64) -> Option<f64> {
         let states = self.states.iter().rev();
@@ -117,12 +101,6 @@ impl Story {
         let ready =
             states.take_while(|(_, _, state)| matches!(state, State::Ready | State::Reload));
         ready.last().map(|&(since, _, _)| time - since)
-    }
-
-    pub fn believes(&self, line: usize, node: usize) -> bool {
-        let mut beliefs = self.beliefs.iter().rev();
-        let last = beliefs.find(|belief| belief.line == line && belief.node == node);
-        last.is_some_and(|belief| belief.up)
     }
 }
 
@@ -144,7 +122,6 @@ struct Node {
     /// HAProxy's parent in the `sidecar` profile.
     sidecar: Option<Proc>,
     haproxy: Option<Pid>,
-    words: Option<Tail>,
 }
 
 /// A running lab.
@@ -153,55 +130,45 @@ pub struct Lab {
     pub setup: Setup,
     pub story: Story,
     // They are dropped in this order: the load ends first, the files last.
-    loads: Vec<Load>,
+    loads: Vec<Proc>,
     switch: Proc,
-    log: Tail,
     nodes: Vec<Node>,
-    hello: Proc,
-    network: Network,
     dir: Dir,
-    /// When the progress was last reported.
-    shown: Instant,
 }
 
 impl Lab {
     /// Starts everything but the load, and waits until every router is ready and
     /// the switch sends to all of them.
     pub fn open(setup: Setup) -> Result<Lab> {
-        check_tools()?;
-        let network = Network::claim()?;
-        let name = format!("healthport-lab-{}{}", network.prefix(), std::process::id());
+        let healthport = healthport()?;
+        let name = format!("healthport-lab-{}", host(process::id(), 0));
         let dir = Dir(env::temp_dir().join(name));
         fs::create_dir(&dir.0).map_err(|error| format!("cannot make {:?}: {error}", dir.0))?;
-        if setup.title.is_some() {
-            eprintln!("lab on {}x in {}", network.prefix(), dir.0.display());
-        }
-
-        let hello = haproxy(&dir.0, "hello", &hello(network.hello()))?;
-        let healthport = healthport()?;
         let mut nodes = Vec::new();
         for number in 0..NODES {
-            let ports = network.node(number);
+            let ports = Ports {
+                host: host(process::id(), number as u8 + 1),
+                offset: 10_000,
+            };
             nodes.push(Node {
                 ports,
                 healthports: healthports(&dir.0, &healthport, number, ports, &setup)?,
                 router: None,
                 sidecar: None,
                 haproxy: None,
-                words: None,
             });
         }
         let ports: Vec<_> = nodes.iter().map(|node| node.ports).collect();
-        let line = |line| network.switch(line);
-        let config = switch::config(&setup.lines, line, &ports, setup.scale);
+        let config = switch::config(&setup.lines, at_switch, &ports, setup.scale);
+        let file = dir.0.join("switch.cfg").display().to_string();
+        fs::write(&file, &config).map_err(|error| format!("cannot write {file}: {error}"))?;
         // HAProxy sends to a server until its checks fail, and says so only then.
         let (at, up) = (now(), true);
         let beliefs = (0..setup.lines.len())
             .flat_map(|line| (0..NODES).map(move |node| Belief { at, line, node, up }))
             .collect();
         let mut lab = Lab {
-            switch: haproxy(&dir.0, "switch", &config)?,
-            log: Tail::open(&dir.0.join("switch.out"))?,
+            switch: Proc::spawn(&dir.0, "switch", "haproxy", ["-db", "-f", &file])?,
             setup,
             story: Story {
                 beliefs,
@@ -209,10 +176,7 @@ impl Lab {
             },
             loads: Vec::new(),
             nodes,
-            hello,
-            network,
             dir,
-            shown: Instant::now(),
         };
         for node in 0..NODES {
             lab.start(node)?;
@@ -238,70 +202,64 @@ impl Lab {
             name: format!("router{number}"),
             ports: node.ports,
             profile: self.setup.profile,
-            size: self.setup.size,
+            routes: self.setup.routes,
             api: self.setup.api,
-            maxconn: self.setup.maxconn,
             scale: self.setup.scale,
-            hello: self.network.hello(),
+            hello: at_switch(self.setup.lines.len()),
             dir: self.dir.0.clone(),
         };
         let program = program()?;
         let spawn = |what: &str| {
             let args = [what.to_string()].into_iter().chain(spec.args());
-            Proc::spawn(&self.dir.0, &spec.name, program.as_os_str(), args)
+            Proc::spawn(&self.dir.0, &spec.name, &program, args)
         };
         // A sidecar that has outlived its router keeps serving.
         let serves = node.sidecar.as_mut().is_some_and(|s| s.ended().is_none());
-        if spec.profile != Profile::Sidecar {
-            node.sidecar = None; // dropped, which is SIGKILL
-        } else if !serves {
+        if spec.profile == Profile::Sidecar && !serves {
             spec.forget();
             node.sidecar = Some(spawn("--sidecar")?);
         }
         node.router = Some(spawn("--router")?);
-        if node.words.is_none() {
-            let words = self.dir.0.join(format!("{}.out", spec.name));
-            node.words = Some(Tail::open(&words)?);
-        }
         Ok(())
     }
 
     /// What the kubelet does when a pod is deleted; the router drains.
-    pub fn delete(&mut self, node: usize) {
-        self.signal_router(node, Signal::TERM);
+    pub fn delete(&mut self, node: usize) -> Result<()> {
+        self.signal_router(node, Signal::TERM)
     }
 
     /// A route has changed; the router reloads as soon as it may.
-    pub fn change_route(&mut self, node: usize) {
-        self.signal_router(node, Signal::HUP);
+    pub fn change_route(&mut self, node: usize) -> Result<()> {
+        self.signal_router(node, Signal::HUP)
     }
 
-    pub fn hang(&mut self, node: usize) {
+    pub fn hang(&mut self, node: usize) -> Result<()> {
         self.say(node, State::Hung);
-        self.signal_haproxy(node, Signal::STOP);
+        self.signal_haproxy(node, Signal::STOP)
     }
 
-    pub fn break_haproxy(&mut self, node: usize) {
+    pub fn break_haproxy(&mut self, node: usize) -> Result<()> {
         self.say(node, State::Dead);
-        self.signal_haproxy(node, Signal::KILL);
+        self.signal_haproxy(node, Signal::KILL)
     }
 
     /// The whole pod; [`Lab::freeze_router`] leaves HAProxy alone.
-    pub fn freeze(&mut self, node: usize) {
-        self.freeze_router(node);
-        self.signal_haproxy(node, Signal::STOP);
+    pub fn freeze(&mut self, node: usize) -> Result<()> {
+        self.freeze_router(node)?;
+        self.signal_haproxy(node, Signal::STOP)
     }
 
-    pub fn freeze_router(&mut self, node: usize) {
+    pub fn freeze_router(&mut self, node: usize) -> Result<()> {
         self.say(node, State::Frozen);
-        self.signal_router(node, Signal::STOP);
+        self.signal_router(node, Signal::STOP)
     }
 
     /// Ends [`Lab::hang`], [`Lab::freeze`] and [`Lab::freeze_router`].
-    pub fn thaw(&mut self, node: usize) {
-        self.signal_haproxy(node, Signal::CONT);
-        self.signal_router(node, Signal::CONT);
+    pub fn thaw(&mut self, node: usize) -> Result<()> {
+        self.signal_haproxy(node, Signal::CONT)?;
+        self.signal_router(node, Signal::CONT)?;
         self.say(node, State::Ready);
+        Ok(())
     }
 
     /// Sends the router kill -9 and waits until its ports refuse. Its HAProxy dies with
@@ -309,14 +267,10 @@ impl Lab {
     pub fn kill(&mut self, node: usize) -> Result<()> {
         self.say(node, State::Killed);
         let sidecar = self.nodes[node].sidecar.is_some();
-        if !sidecar {
-            self.signal_haproxy(node, Signal::KILL);
-        }
         self.nodes[node].router = None; // dropped, which is SIGKILL
         self.wait_for("refused ports", 1.0, |lab| {
-            let ports = lab.ports(node);
-            let refused = |address| TcpStream::connect(address).is_err();
-            refused(ports.stats()) && (sidecar || refused(ports.http()))
+            let refused = |port| TcpStream::connect(lab.ports(node).at(port)).is_err();
+            refused(1936) && (sidecar || refused(80))
         })
     }
 
@@ -331,72 +285,53 @@ impl Lab {
         (0..NODES).map(count).sum()
     }
 
-    /// A client that sends its request byte by byte, slowly: it keeps the router busy
-    /// until it is dropped.
-    pub fn busy_client(&self, node: usize) -> Result<Arc<TcpStream>> {
-        let address = self.ports(node).http();
-        let head = format!("POST /hold HTTP/1.1\r\nHost: {ROUTE}\r\nContent-Length: 1000\r\n\r\n");
-        let client = TcpStream::connect(address)
-            .and_then(|mut client| client.write_all(head.as_bytes()).map(|()| client))
-            .map_err(|error| format!("cannot keep {address} busy: {error}"))?;
-        let client = Arc::new(client);
-        let held = Arc::downgrade(&client);
-        let pause = self.setup.scale.wait(SILENCE / 10.0);
-        thread::spawn(move || {
-            let write = |client: Arc<TcpStream>| client.as_ref().write_all(b"x");
-            while held.upgrade().is_some_and(|client| write(client).is_ok()) {
-                thread::sleep(pause);
-            }
-        });
-        Ok(client)
-    }
-
     fn say(&mut self, node: usize, state: State) {
         self.story.states.push((now(), node, state));
     }
 
-    fn signal_router(&self, node: usize, signal: Signal) {
-        if let Some(router) = &self.nodes[node].router {
-            router.signal(signal);
-        }
+    fn signal_router(&self, node: usize, signal: Signal) -> Result<()> {
+        let router = self.nodes[node].router.as_ref().ok_or("no router")?;
+        router.signal(signal);
+        Ok(())
     }
 
-    fn signal_haproxy(&self, node: usize, signal: Signal) {
-        if let Some(haproxy) = self.nodes[node].haproxy {
-            let _ = kill_process(haproxy, signal);
-        }
+    fn signal_haproxy(&self, node: usize, signal: Signal) -> Result<()> {
+        let haproxy = self.nodes[node].haproxy.ok_or("no HAProxy")?;
+        let _ = kill_process(haproxy, signal); // it may have ended
+        Ok(())
     }
 
     // The load.
 
     /// One hey for each line.
     pub fn load(&mut self, push: Push) -> Result<()> {
-        let (dir, scale) = (&self.dir.0, self.setup.scale);
-        for (number, line) in self.setup.lines.iter().enumerate() {
-            let (name, target) = (format!("hey{number}"), self.network.switch(number));
-            let load = Load::start(dir, &name, target, line.mode, push, scale)?;
-            self.loads.push(load);
+        for line in 0..self.setup.lines.len() {
+            let hey = load::start(&self.dir.0, at_switch(line), push, self.setup.scale)?;
+            self.loads.push(hey);
         }
         Ok(())
     }
 
     pub fn load_has_ended(&mut self) -> bool {
-        self.loads.iter_mut().all(Load::has_ended)
+        self.loads.iter_mut().all(|hey| hey.ended().is_some())
     }
 
-    /// Ends the load: each command with its summary, in the order of the lines.
-    pub fn unload(&mut self) -> Result<Vec<(String, Summary)>> {
-        for load in &self.loads {
-            load.stop();
+    /// Ends the load: what each hey found, in the order of the lines.
+    pub fn unload(&mut self) -> Result<Vec<Summary>> {
+        for hey in &self.loads {
+            hey.signal(Signal::INT); // it finishes its open requests
         }
-        let limit = self.setup.scale.wait(30.0) + SLACK;
-        let loads: Vec<_> = self.loads.drain(..).collect();
-        let summaries = loads
-            .into_iter()
-            .map(|load| Ok((load.command.clone(), load.summary(limit)?)))
-            .collect::<Result<_>>();
+        self.wait_for("the end of the load", 30.0, Lab::load_has_ended)?;
         self.tick()?; // the last failures
-        summaries
+        let summary = |mut hey: Proc| {
+            let lines = hey.said().into_iter().map(|(_, line)| line + "\n");
+            let summary = load::summary(&lines.collect::<String>());
+            summary.ok_or_else(|| hey.must_run().err().unwrap_or_default())
+        };
+        mem::take(&mut self.loads)
+            .into_iter()
+            .map(summary)
+            .collect()
     }
 
     // Waiting, during which everything is observed.
@@ -416,16 +351,20 @@ impl Lab {
     pub fn reach(&mut self, node: usize, state: State) -> Result<()> {
         let what = format!("{state} on node {}", node + 1);
         self.wait_for(&what, 110.0 + self.setup.api, |lab| {
-            lab.story.state(node) == state
+            let now = lab.story.state_at(node, f64::MAX);
+            now.is_some_and(|(now, _)| now == state)
         })
     }
 
     /// Waits until the switch sends to every node on every line.
     pub fn settle(&mut self) -> Result<()> {
-        let lines = self.setup.lines.len();
+        let pairs = self.setup.lines.len() * NODES;
         self.wait_for("a switch that sends to every node", 60.0, |lab| {
-            let sends = |line| (0..NODES).all(|node| lab.story.believes(line, node));
-            (0..lines).all(sends)
+            (0..pairs).all(|pair| {
+                let mut beliefs = lab.story.beliefs.iter().rev();
+                let last = beliefs.find(|b| (b.line, b.node) == (pair / NODES, pair % NODES));
+                last.is_some_and(|belief| belief.up)
+            })
         })
     }
 
@@ -450,94 +389,57 @@ impl Lab {
 
     /// One look at everything.
     fn tick(&mut self) -> Result<()> {
-        if self.setup.interrupted.load(Ordering::SeqCst) {
-            return Err("interrupted".to_string());
-        }
-        self.hello.must_run()?;
-        for number in 0..NODES {
-            for healthport in &mut self.nodes[number].healthports {
-                healthport.must_run()?;
-            }
-            self.listen_to_router(number)?;
-        }
         self.switch.must_run()?;
-        for line in self.log.lines()? {
-            self.story.beliefs.extend(switch::belief(&line));
+        for (at, line) in self.switch.said() {
+            self.story.beliefs.extend(switch::belief(&line, at));
             self.story.failures.extend(switch::failure(&line));
         }
-        self.report();
-        // A fifth of a real second at scale 0.1: looking more often would take CPU time
-        // from the load.
-        let pause = self.setup.scale.wait(0.1);
-        thread::sleep(pause.clamp(Duration::from_millis(20), Duration::from_millis(100)));
+        for number in 0..NODES {
+            self.look_at(number)?;
+        }
+        // The lab may read what a router said only after it has done something itself.
+        self.story.states.sort_by(|a, b| a.0.total_cmp(&b.0));
+        thread::sleep(Duration::from_millis(20));
         Ok(())
     }
 
-    /// How far it is, every ten seconds.
-    fn report(&mut self) {
-        let Some(title) = &self.setup.title else {
-            return;
-        };
-        if self.shown.elapsed() >= Duration::from_secs(10) {
-            self.shown = Instant::now();
-            let states = [0, 1, 2].map(|node| self.story.state(node).to_string());
-            let (states, failed) = (states.join(" "), self.story.failures.len());
-            eprintln!("{title} | {states} | {failed} failed");
-        }
-    }
-
-    fn listen_to_router(&mut self, number: usize) -> Result<()> {
+    fn look_at(&mut self, number: usize) -> Result<()> {
         let node = &mut self.nodes[number];
-        let ended = node.router.as_mut().and_then(Proc::ended);
-        let words = node.words.as_mut().map_or(Ok(Vec::new()), Tail::lines)?;
-        for line in words {
-            let Some((at, word)) = line.split_once(' ') else {
-                continue;
-            };
-            let at = at.parse().unwrap_or(0.0);
+        for healthport in &mut node.healthports {
+            healthport.must_run()?;
+        }
+        let Some(router) = &mut node.router else {
+            return Ok(());
+        };
+        let ended = router.ended();
+        for (at, line) in router.said() {
+            let word = line.split_once(' ').map_or("", |(_, word)| word);
             if let Some(haproxy) = word.strip_prefix("haproxy ") {
                 node.haproxy = haproxy.parse().ok().and_then(Pid::from_raw);
             } else if let Some(state) = State::SAID.into_iter().find(|s| s.to_string() == word) {
                 self.story.states.push((at, number, state));
             }
         }
-        // The lab may read what a router said only after it has done something itself.
-        self.story.states.sort_by(|a, b| a.0.total_cmp(&b.0));
-        if let (Some(status), Some(router)) = (ended, &mut node.router) {
-            if !status.success() {
-                router.must_run()?;
-            }
-            // A pod has ended when both its containers have.
-            if node.sidecar.as_mut().is_none_or(|s| s.ended().is_some()) {
-                (node.router, node.sidecar) = (None, None);
-                self.say(number, State::Gone);
-            }
+        if ended.is_some_and(|status| !status.success()) {
+            router.must_run()?;
+        }
+        // A pod has ended when both its containers have.
+        if ended.is_some() && node.sidecar.as_mut().is_none_or(|s| s.ended().is_some()) {
+            (node.router, node.sidecar) = (None, None);
+            self.say(number, State::Gone);
         }
         Ok(())
     }
 }
 
-/// The service behind the routers.
-fn hello(address: std::net::SocketAddr) -> String {
-    format!(
-        "global
-  nbthread 1
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 10m
-  timeout server 10m
-frontend hello
-  bind {address}
-  http-request wait-for-body time 10m if {{ path /hold }}
-  http-request return status 200 content-type text/plain string \"Hello World!\\n\"
-"
-    )
+/// Where the switch listens for line number `line`. The service behind the routers is at
+/// the number after the last one.
+fn at_switch(line: usize) -> SocketAddr {
+    SocketAddr::from((host(process::id(), 5), 18000 + line as u16))
 }
 
-/// The healthports of a node: one with the defaults, and one for each other patience
-/// that a line asks for. Its `--max-age` is about its own loop, which nothing here
-/// stops, so it is not scaled.
+/// The healthports that a node's lines ask for. Its `--max-age` is about its own loop,
+/// which nothing here stops, so it is not scaled.
 fn healthports(
     dir: &Path,
     program: &Path,
@@ -547,25 +449,20 @@ fn healthports(
 ) -> Result<Vec<Proc>> {
     // healthport accepts no interval below 10ms.
     let millis = |real| format!("{}ms", setup.scale.millis(real).max(10));
-    let mut all: Vec<Proc> = Vec::new();
-    let checks = setup.lines.iter().map(|line| line.check);
-    for check in [DEFAULTS].into_iter().chain(checks) {
+    let mut all = Vec::new();
+    for check in HEALTHPORTS.into_iter().filter(|check| setup.asks(*check)) {
         let Check::Healthport(timeout, fall) = check else {
             continue;
         };
-        let name = log_name(check, node);
-        if all.iter().any(|healthport| healthport.name == name) {
-            continue;
-        }
         let args = [
-            format!("--url=http://{}/healthz/ready", ports.stats()),
+            format!("--url=http://{}/healthz/ready", ports.at(1936)),
             format!("--listen={}", ports.checked(check)),
             format!("--interval={}", millis(INTERVAL)),
             format!("--fast-interval={}", millis(FAST_INTERVAL)),
             format!("--timeout={}", millis(timeout)),
             format!("--fall={fall}"),
         ];
-        all.push(Proc::spawn(dir, &name, program.as_os_str(), args)?);
+        all.push(Proc::spawn(dir, &log_name(check, node), program, args)?);
     }
     Ok(all)
 }

@@ -1,80 +1,68 @@
 //! Processes that cannot outlive the lab. Dropping a [`Proc`] kills and reaps it. If the
-//! lab itself is killed, the kernel kills them (PR_SET_PDEATHSIG): no way to end leaves
-//! anything behind.
+//! lab itself ends in another way, the kernel kills them (PR_SET_PDEATHSIG).
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::{env, io};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::plan::Result;
+use crate::plan::{Result, now};
 
-/// An error that says how to get the first program that is missing.
-pub fn check_tools() -> Result<()> {
-    for tool in ["haproxy", "hey", "setpriv"] {
-        if find(tool).is_none() {
-            // setpriv, of util-linux, is everywhere.
-            return Err(format!(
-                "{tool} is missing, first: apt-get install haproxy hey"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn find(tool: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        // On Debian, haproxy is in a folder that a user's PATH lacks.
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|dir| dir.join(tool))
-        .find(|path| path.is_file())
-}
-
-/// A child in its own process group: Ctrl-C reaches only the lab, which then ends its
-/// children in order.
+/// A child in its own process group: Ctrl-C reaches only the lab.
 #[derive(Debug)]
 pub struct Proc {
     pub name: String,
     log: PathBuf,
     child: Child,
+    said: Receiver<(f64, String)>,
 }
 
 impl Proc {
-    /// Starts `program`, a tool's name or a path. Its output is appended to NAME.out and
-    /// NAME.err in `dir`.
+    /// Starts `program`, a tool's name or a path. Its errors are appended to NAME.err
+    /// in `dir`.
     pub fn spawn<S: AsRef<OsStr>>(
         dir: &Path,
         name: &str,
-        program: &OsStr,
+        program: impl AsRef<OsStr>,
         args: impl IntoIterator<Item = S>,
     ) -> Result<Proc> {
-        let failed = |error: io::Error| format!("cannot start {name} ({program:?}): {error}");
-        let file = |end: &str| {
-            let path = dir.join(format!("{name}.{end}"));
-            File::options().append(true).create(true).open(path)
-        };
+        let failed = |error: io::Error| format!("cannot start {name}: {error}");
+        let log = dir.join(format!("{name}.err"));
+        let errors = File::options().append(true).create(true).open(&log);
+        // On Debian, haproxy is in a folder that a user's PATH lacks.
+        let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin";
         // setpriv replaces itself by the program, so our child is the program. For the
         // kernel the parent is the calling thread: it must live as long as the lab.
-        let child = Command::new("setpriv")
+        let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
-            .arg(find(&program.to_string_lossy()).unwrap_or(program.into()))
+            .arg(program)
             .args(args)
+            .env("PATH", path)
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(file("out").map_err(failed)?)
-            .stderr(file("err").map_err(failed)?)
+            .stdout(Stdio::piped())
+            .stderr(errors.map_err(failed)?)
             .spawn()
             .map_err(failed)?;
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (send, said) = channel();
+        thread::spawn(move || {
+            for line in output.lines().map_while(io::Result::ok) {
+                let _ = send.send((now(), line)); // nobody may want it any more
+            }
+        });
         Ok(Proc {
             name: name.to_string(),
-            log: dir.join(format!("{name}.err")),
+            log,
             child,
+            said,
         })
     }
 
@@ -101,49 +89,20 @@ impl Proc {
         let last = log.lines().last().unwrap_or("no word");
         Err(format!("{} ended, {status}: {last}", self.name))
     }
+
+    /// The lines that it has printed since the last call, and when; all that are left if
+    /// it has ended.
+    pub fn said(&mut self) -> Vec<(f64, String)> {
+        match self.ended() {
+            Some(_) => self.said.iter().collect(),
+            None => self.said.try_iter().collect(),
+        }
+    }
 }
 
 impl Drop for Proc {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Starts a HAProxy with this configuration.
-pub fn haproxy(dir: &Path, name: &str, config: &str) -> Result<Proc> {
-    let file = dir.join(format!("{name}.cfg"));
-    fs::write(&file, config).map_err(|error| format!("cannot write {file:?}: {error}"))?;
-    let args = [OsStr::new("-db"), OsStr::new("-f"), file.as_os_str()];
-    Proc::spawn(dir, name, "haproxy".as_ref(), args)
-}
-
-/// A file that another process writes, line by line.
-#[derive(Debug)]
-pub struct Tail {
-    file: File,
-    rest: String,
-}
-
-impl Tail {
-    pub fn open(path: &Path) -> Result<Tail> {
-        let file = File::open(path).map_err(|error| format!("cannot read {path:?}: {error}"))?;
-        Ok(Tail {
-            file,
-            rest: String::new(),
-        })
-    }
-
-    /// The lines that have become complete since the last call.
-    pub fn lines(&mut self) -> Result<Vec<String>> {
-        match self.file.read_to_string(&mut self.rest) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(format!("cannot read a log of the lab: {error}")),
-        }
-        let complete = self.rest.rfind('\n').map_or(0, |end| end + 1);
-        let lines = self.rest[..complete].lines().map(String::from).collect();
-        self.rest.drain(..complete);
-        Ok(lines)
     }
 }

@@ -5,28 +5,31 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::lab::Story;
-use crate::plan::{Check, DEFAULTS, FALL, FAST_INTERVAL, INTER, INTERVAL, Mode, Result, Scale};
+use crate::plan::{Result, Scale};
 use crate::scenario::{Deed, Outcome, worst};
 use crate::switch::Failure;
 
-/// One row for each phase: its number, what came of it, what a real cluster counted.
-pub fn phases(phases: &[(u32, Outcome, &str)], scale: Scale) -> String {
-    let mut table = "| Phase | Check of the switch | Answers of 200 | Failed | Slowest | Routers replaced | Time | A real cluster |
-|---|---|---:|---:|---:|---:|---:|---|\n"
-        .to_string();
-    for (number, outcome, cluster) in phases {
-        let _ = writeln!(
-            table,
-            "| {number} | {} | {} | {} | {:.1} s | {} | {:.0} s | {cluster} |",
-            outcome.line.check,
-            thousands(outcome.summary.good()),
-            thousands(outcome.summary.failed()),
-            scale.real(outcome.summary.slowest),
-            outcome.turns.len(),
-            outcome.took,
-        );
-    }
-    table
+pub const PHASES: &str = "\
+| Phase | Check of the switch | Answers of 200 | Failed | Slowest | Routers replaced | Time | A real cluster |
+|---|---|---:|---:|---:|---:|---:|---|
+";
+
+pub const MATRIX: &str = "\
+| Event | Router | Check of the switch | Lost | Lost, no retry | Healthy nodes taken out | Stopped sending | Sent again |
+|---|---|---|---:|---:|---:|---:|---:|
+";
+
+/// What came of a phase, beside what a real cluster counted.
+pub fn phase(number: u32, outcome: &Outcome, cluster: &str, scale: Scale) -> String {
+    format!(
+        "| {number} | {} | {} | {} | {:.1} s | {} | {:.0} s | {cluster} |\n",
+        outcome.line.check,
+        thousands(outcome.summary.good),
+        thousands(outcome.summary.failed),
+        scale.real(outcome.summary.slowest),
+        outcome.turns.len(),
+        outcome.took,
+    )
 }
 
 /// 1234567 as 1,234,567.
@@ -37,116 +40,56 @@ pub fn thousands(number: u64) -> String {
     groups.join(",")
 }
 
-/// Every failed request: when, what the client got, where, and what the router
-/// was doing when the switch gave up.
+/// Every failed request, after how many real seconds, and what the router was doing when
+/// the switch gave up.
 pub fn failures(failures: &[Failure], story: &Story, scale: Scale) -> String {
-    let first = story.states.first().map_or(0.0, |&(at, _, _)| at);
     let mut list = String::new();
     for failure in failures {
+        let Failure { status, why, .. } = failure;
         let end = failure.at + failure.took;
-        let status = failure
-            .status
-            .map_or("no answer".to_string(), |status| status.to_string());
-        let node = failure.node.map(|node| (node, story.state_at(node, end)));
-        let place = match node {
-            None => "no node left".to_string(),
-            Some((node, None)) => format!("node {}", node + 1),
-            Some((node, Some((state, since)))) => {
-                let since = scale.real(end - since);
-                format!("node {}, {state} for {since:.1} s", node + 1)
-            }
-        };
-        let _ = writeln!(
-            list,
-            "  at {:.1} s, after {:.1} s: {status} ({}), {place}",
-            scale.real(failure.at - first),
-            scale.real(failure.took),
-            failure.why,
-        );
+        let state = failure.node.and_then(|node| story.state_at(node, end));
+        let state = state.map_or("no node left".to_string(), |(state, _)| state.to_string());
+        let after = scale.real(failure.took);
+        let _ = writeln!(list, "  {status} ({why}) after {after:.1} s: {state}");
     }
     list
 }
 
-/// One row for all modes of a check. They lose different numbers of requests, but the
-/// check behaves alike in all, so the slowest time counts.
-pub fn matrix(outcomes: &[Outcome]) -> String {
-    let mut table = "| Event | Router | Check of the switch | Lost, http | Lost, tcp | Lost, no retry | Healthy nodes taken out | Stopped sending | Sent again |
-|---|---|---|---:|---:|---:|---:|---:|---:|
-"
-        .to_string();
-    let mut previous: Option<&Outcome> = None;
-    for http in outcomes.iter().filter(|o| o.line.mode == Mode::Http) {
-        let all = outcomes
-            .iter()
-            .filter(|o| o.beside(http) && o.line.check == http.line.check);
-        let lost = all.clone().map(|o| match o.summary.failed() {
+/// What an event did: a row for each check, which has a line with retries and one
+/// without. The check behaves alike in both, so the slower time counts.
+pub fn rows(event: &str, profile: &str, deed: Deed, outcomes: &[Outcome]) -> String {
+    let mut rows = String::new();
+    let mut head = format!("{event} | {profile}");
+    for both in outcomes.chunk_by(|a, b| a.line.check == b.line.check) {
+        let lost = both.iter().map(|o| match o.summary.failed {
             0 => "0".to_string(),
-            failed => format!("**{failed}** of {}", failed + o.summary.good()),
+            failed => format!("**{failed}** of {}", failed + o.summary.good),
         });
         let lost: Vec<_> = lost.collect();
-        let stopped = worst(all.clone().map(|o| o.stopped));
-        let mut stopped = stopped.map_or("never".to_string(), |s| format!("{s:.1} s"));
-        let again = worst(all.clone().map(|o| o.sent_again));
-        let mut again = again.map_or("-".to_string(), |s| match s {
-            0.0.. => format!("{s:.1} s"),
-            _ => format!("**{:.1} s before**", -s),
-        });
-        // Nothing stops for a start, and nothing comes back while routes change.
-        match http.event.deed {
-            Deed::Start => stopped = "-".to_string(),
-            Deed::Change => again = "-".to_string(),
-            _ => {}
-        }
-        let taken_out = match all.map(|o| o.taken_out).sum() {
+        let taken_out = match both.iter().map(|o| o.taken_out).sum() {
             0 => "0".to_string(),
             count => format!("**{count}**"),
         };
-        let (event, profile) = match previous.is_some_and(|previous| previous.beside(http)) {
-            true => ("", String::new()),
-            false => (http.event.name, http.profile.to_string()),
+        // Nothing stops for a start, and nothing comes back while routes change.
+        let stopped = match worst(both.iter().map(|o| o.stopped)) {
+            _ if deed == Deed::Start => "-".to_string(),
+            Some(after) => format!("{after:.1} s"),
+            None => "never".to_string(),
         };
-        previous = Some(http);
+        let again = match worst(both.iter().map(|o| o.sent_again)) {
+            _ if matches!(deed, Deed::Change(_)) => "-".to_string(),
+            Some(after @ 0.0..) => format!("{after:.1} s"),
+            Some(before) => format!("**{:.1} s before**", -before),
+            None => "-".to_string(),
+        };
+        let (check, lost) = (both[0].line.check, lost.join(" | "));
         let _ = writeln!(
-            table,
-            "| {event} | {profile} | {} | {} | {taken_out} | {stopped} | {again} |",
-            http.line.check,
-            lost.join(" | "),
+            rows,
+            "| {head} | {check} | {lost} | {taken_out} | {stopped} | {again} |"
         );
+        head = " | ".to_string();
     }
-    table
-}
-
-/// The requests that healthport's check lost and the HTTP check of the same event would
-/// not have: later after that had stopped sending than healthport takes to close on a
-/// bad answer. The two checks of the switch do not start together, which adds up to one
-/// `inter`. Where nothing answers, healthport is allowed its promised time and the
-/// switch its checks.
-pub fn worse_than_http(outcomes: &[Outcome], scale: Scale) -> Vec<(&Outcome, &Failure)> {
-    let Check::Healthport(timeout, fall) = DEFAULTS else {
-        return Vec::new();
-    };
-    let reaction = INTERVAL + f64::from(fall - 1) * FAST_INTERVAL;
-    let hang = INTERVAL + f64::from(fall) * timeout + f64::from(FALL) * INTER;
-    let mut worse = Vec::new();
-    for ours in outcomes.iter().filter(|o| o.line.check == DEFAULTS) {
-        let http = outcomes.iter().find(|o| {
-            o.beside(ours) && (o.line.check, o.line.mode) == (Check::Http, ours.line.mode)
-        });
-        let stopped = http.and_then(|http| http.stopped);
-        let allowed = stopped.map_or(f64::MAX, |stopped| stopped + reaction + INTER);
-        let allowed = match ours.event.deed {
-            Deed::Hang | Deed::Freeze => allowed.max(hang),
-            _ => allowed,
-        };
-        for failure in &ours.failures {
-            let turn = ours.turns.iter().find(|t| Some(t.node) == failure.node);
-            let after = turn.map(|turn| scale.real(failure.at - turn.at));
-            if after.is_none_or(|after| after > allowed) {
-                worse.push((ours, failure));
-            }
-        }
-    }
-    worse
+    rows
 }
 
 /// Replaces what stands between the markers `<!-- NAME -->` and `<!-- /NAME -->`

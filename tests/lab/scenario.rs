@@ -1,83 +1,69 @@
 //! What happens in the lab: the table of events, how each is played, and what is read
 //! from the story afterwards.
 
-use std::net::TcpStream;
-use std::sync::Arc;
-
 use crate::lab::{Lab, NODES, Story};
 use crate::load::{Push, Summary};
-use crate::plan::{
-    CHECKS, Check, DEFAULTS, HASTY, MIN_READY, Mode, Profile, R3000, R10000, R30000, R50000,
-    Result, SMALL, Size, State, now,
-};
-use crate::switch::{Belief, Failure, Line};
+use crate::plan::{CHECKS, Check, DEFAULTS, FEW, HEALTHPORTS, Profile, Result, State, now};
+use crate::switch::{self, Belief, Failure, Line};
 
 /// What happens to a router, or to all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
     Start,
     Drain,
-    BusyDrain,
     Hang,
     Die,
     Freeze,
     Kill,
     /// Router after router is replaced.
     Roll,
-    /// A route changes every second, on all nodes.
-    Change,
+    /// Of so many routes one changes every second, on all nodes.
+    Change(u32),
 }
 
-/// A row of the table.
-#[derive(Debug)]
-pub struct Event {
-    pub name: &'static str,
-    pub deed: Deed,
-    /// The size of the routers.
-    pub size: Size,
-    /// How long a router that starts waits for the API server.
-    pub api: f64,
-}
+use Deed::{Change, Die, Drain, Freeze, Hang, Kill, Roll, Start};
 
-impl Event {
-    /// Whether it goes its own way with a router of this profile: `sidecar` leaves and
-    /// dies differently.
-    pub fn shows(&self, profile: Profile) -> bool {
-        profile == Profile::Embedded || matches!(self.deed, Drain | BusyDrain | Kill | Roll)
-    }
-}
-
-use Deed::{BusyDrain, Change, Die, Drain, Freeze, Hang, Kill, Roll, Start};
-
-const fn event(name: &'static str, deed: Deed, size: Size, api: f64) -> Event {
-    Event {
-        name,
-        deed,
-        size,
-        api,
-    }
-}
-
-pub const EVENTS: [Event; 13] = [
-    event("start", Start, SMALL, 0.0),
-    event("start, the API takes 8 s", Start, SMALL, 8.0), // as in the recording
-    event("drain", Drain, SMALL, 0.0),
-    event("busy drain", BusyDrain, SMALL, 0.0),
-    event("hung HAProxy", Hang, SMALL, 0.0),
-    event("dead HAProxy", Die, SMALL, 0.0),
-    event("frozen", Freeze, SMALL, 0.0),
-    event("kill -9", Kill, SMALL, 0.0),
-    event("rolling update", Roll, SMALL, 0.0),
-    event("3,000 routes change", Change, R3000, 0.0),
-    event("10,000 routes change", Change, R10000, 0.0),
-    event("30,000 routes change", Change, R30000, 0.0),
-    event("50,000 routes change", Change, R50000, 0.0),
+pub const EVENTS: [(&str, Deed); 9] = [
+    ("start, the API takes 8 s", Start),
+    ("drain", Drain),
+    ("hung HAProxy", Hang),
+    ("dead HAProxy", Die),
+    ("frozen", Freeze),
+    ("kill -9", Kill),
+    ("rolling update", Roll),
+    ("10,000 routes change", Change(10_000)),
+    ("30,000 routes change", Change(30_000)),
 ];
 
-/// The event of a deed that has only one.
-pub fn the(deed: Deed) -> &'static Event {
-    let event = EVENTS.iter().find(|event| event.deed == deed);
-    event.expect("every deed is in the table")
+impl Deed {
+    /// Whether it goes its own way with a router of this profile: `sidecar` leaves and
+    /// dies differently.
+    pub fn shows(self, profile: Profile) -> bool {
+        profile == Profile::Embedded || matches!(self, Drain | Kill)
+    }
+
+    /// Whether the router says what comes, so that no request need be lost.
+    pub fn is_announced(self) -> bool {
+        !matches!(self, Hang | Die | Freeze | Kill)
+    }
+
+    pub fn routes(self) -> u32 {
+        match self {
+            Change(routes) => routes,
+            _ => FEW,
+        }
+    }
+
+    /// The lines on which the matrix shows it: every check, with retries and without.
+    /// Only where routes change does the patience of healthport matter.
+    pub fn lines(self) -> Vec<Line> {
+        let hasty = if matches!(self, Change(_)) {
+            &HEALTHPORTS[1..]
+        } else {
+            &[]
+        };
+        switch::lines(&[&CHECKS, hasty].concat(), &[3, 0])
+    }
 }
 
 /// The phases: number, check, and what one run on a real cluster counted.
@@ -89,9 +75,15 @@ pub const PHASES: [(u32, Check, &str); 5] = [
     (4, DEFAULTS, "1,000,000, all 200"),
 ];
 
+/// How long the API server takes at a start, as in the recording.
+const API: f64 = 8.0;
+
 /// From the end of the old pod to the exec of the new one on the same node: API
 /// server, scheduler, container start (inferred: a few seconds).
 const NEW_POD: f64 = 5.0;
+
+/// How long a rolling update waits between a ready node and the next one.
+const MIN_READY: f64 = 30.0;
 
 /// How long a broken router stays broken. The slowest check needs 25 s to notice: two
 /// timeouts of healthport after its interval, and then two checks of the switch.
@@ -119,11 +111,7 @@ pub struct Turn {
 /// What an event did to one line.
 #[derive(Debug)]
 pub struct Outcome {
-    pub event: &'static Event,
-    pub profile: Profile,
     pub line: Line,
-    /// The load, as it was started.
-    pub command: String,
     pub summary: Summary,
     pub failures: Vec<Failure>,
     pub turns: Vec<Turn>,
@@ -138,83 +126,59 @@ pub struct Outcome {
     pub taken_out: usize,
 }
 
-impl Outcome {
-    /// Whether it is about another line of the same event.
-    pub fn beside(&self, other: &Outcome) -> bool {
-        (self.event.name, self.profile) == (other.event.name, other.profile)
-    }
-}
-
-/// The lines on which the matrix shows an event: every check in every mode. Only where
-/// routes change does the patience of healthport matter.
-pub fn lines(event: &Event) -> Vec<Line> {
-    let hasty = HASTY.iter().filter(|_| event.deed == Change);
-    let modes = [Mode::Http, Mode::Tcp, Mode::NoRetry];
-    let checks = CHECKS.iter().chain(hasty);
-    checks
-        .flat_map(|&check| modes.map(|mode| Line { check, mode }))
-        .collect()
-}
-
 /// Makes an event happen in a running lab, under load on all its lines at once: all
 /// checks see the same router at the same time.
-pub fn happen(lab: &mut Lab, event: &'static Event, push: Push) -> Result<Vec<Outcome>> {
+pub fn happen(lab: &mut Lab, deed: Deed, push: Push) -> Result<Vec<Outcome>> {
     let first = lab.story.failures.len();
-    lab.setup.api = event.api;
-    if event.deed == Start {
+    if deed == Start {
+        lab.setup.api = API;
         lab.kill(0)?;
         lab.pause(BROKEN)?;
     }
     lab.load(push)?;
     let start = now();
     lab.pause(RETURNED)?;
-    let turns = play(lab, event, push)?;
+    let turns = play(lab, deed, push)?;
     lab.settle()?;
     lab.pause(RETURNED)?;
     let loads = lab.unload()?;
     let scale = lab.setup.scale;
     let lines = lab.setup.lines.iter().zip(loads).enumerate();
-    let outcome = |(number, (&line, (command, summary)))| {
+    let outcome = |(number, (&line, summary))| {
         let reactions = turns
             .iter()
             .map(|turn| reaction(&lab.story.beliefs, number, *turn));
         let (stopped, sent_again): (Vec<_>, Vec<_>) = reactions.unzip();
         let failures = lab.story.failures[first..].iter();
-        let healthy = scale.wait(HEALTHY).as_secs_f64();
         Outcome {
-            event,
-            profile: lab.setup.profile,
             line,
-            command,
             summary,
             failures: failures.filter(|f| f.line == number).cloned().collect(),
             turns: turns.clone(),
             took: now() - start,
             stopped: worst(stopped).map(|time| scale.real(time)),
             sent_again: worst(sent_again).map(|time| scale.real(time)),
-            taken_out: taken_out(&lab.story, number, start, healthy),
+            taken_out: taken_out(&lab.story, number, start, HEALTHY * scale.0),
         }
     };
     Ok(lines.map(outcome).collect())
 }
 
-fn play(lab: &mut Lab, event: &Event, push: Push) -> Result<Vec<Turn>> {
+fn play(lab: &mut Lab, deed: Deed, push: Push) -> Result<Vec<Turn>> {
     let (node, at) = (0, now());
-    match event.deed {
+    match deed {
         Start => {}
-        Drain => drain(lab, node, None)?,
-        BusyDrain => {
-            let client = lab.busy_client(node)?;
-            drain(lab, node, Some(client))?;
-        }
-        Hang => lab.hang(node),
-        Die => lab.break_haproxy(node),
-        Freeze => lab.freeze(node),
+        Drain => leave(lab, node)?,
+        Hang => lab.hang(node)?,
+        Die => lab.break_haproxy(node)?,
+        Freeze => lab.freeze(node)?,
         Kill => lab.kill(node)?,
         Roll => return roll(lab, push),
-        Change => {
+        Change(_) => {
             for _ in 0..CHANGES {
-                (0..NODES).for_each(|node| lab.change_route(node));
+                for node in 0..NODES {
+                    lab.change_route(node)?;
+                }
                 lab.pause(1.0)?;
             }
             let ready = now();
@@ -222,20 +186,18 @@ fn play(lab: &mut Lab, event: &Event, push: Push) -> Result<Vec<Turn>> {
             return Ok((0..NODES).map(turn).collect());
         }
     }
-    if event.deed != Start {
+    if deed != Start {
         lab.pause(BROKEN)?;
     }
-    if matches!(event.deed, Hang | Freeze) {
-        lab.thaw(node);
-    } else {
-        if event.deed == Die {
-            lab.kill(node)?; // the kubelet, once liveness has failed
-        }
-        lab.start(node)?;
-        lab.reach(node, State::Ready)?;
+    if matches!(deed, Hang | Freeze) {
+        lab.thaw(node)?;
+        let ready = now();
+        return Ok(vec![Turn { node, at, ready }]);
     }
-    let ready = ready_since(lab, node);
-    Ok(vec![Turn { node, at, ready }])
+    if deed == Die {
+        lab.kill(node)?; // the kubelet, once liveness has failed
+    }
+    Ok(vec![come_back(lab, node, at)?])
 }
 
 /// Replaces router after router: each once, or until the load has its answers.
@@ -243,15 +205,14 @@ fn roll(lab: &mut Lab, push: Push) -> Result<Vec<Turn>> {
     let mut turns = Vec::new();
     for node in (0..NODES).cycle() {
         let at = now();
-        drain(lab, node, None)?;
+        leave(lab, node)?;
         lab.pause(NEW_POD)?;
-        lab.start(node)?;
-        lab.reach(node, State::Ready)?;
-        let ready = ready_since(lab, node);
-        turns.push(Turn { node, at, ready });
+        turns.push(come_back(lab, node, at)?);
         lab.pause(MIN_READY / 2.0)?;
-        lab.change_route(node);
+        lab.change_route(node)?;
         lab.pause(MIN_READY / 2.0)?;
+        let failed = lab.story.failures.len();
+        eprintln!("{} routers replaced, {failed} failed", turns.len());
         let done = match push.requests {
             Some(_) => lab.load_has_ended(),
             None => turns.len() == NODES,
@@ -263,23 +224,24 @@ fn roll(lab: &mut Lab, push: Push) -> Result<Vec<Turn>> {
     Ok(turns)
 }
 
-fn drain(lab: &mut Lab, node: usize, client: Option<Arc<TcpStream>>) -> Result<()> {
-    lab.delete(node);
-    lab.reach(node, State::Gone)?;
-    drop(client);
-    Ok(())
+fn leave(lab: &mut Lab, node: usize) -> Result<()> {
+    lab.delete(node)?;
+    lab.reach(node, State::Gone)
 }
 
-/// When the router said it, not when the lab read it.
-fn ready_since(lab: &Lab, node: usize) -> f64 {
+fn come_back(lab: &mut Lab, node: usize, at: f64) -> Result<Turn> {
+    lab.start(node)?;
+    lab.reach(node, State::Ready)?;
+    // When the router said it, not when the lab read it.
     let state = lab.story.state_at(node, f64::MAX);
-    state.map_or_else(now, |(_, since)| since)
+    let ready = state.map_or_else(now, |(_, since)| since);
+    Ok(Turn { node, at, ready })
 }
 
 /// Seconds from the event until the switch stopped sending, and from ready until it sent
 /// again. For the latter the last time counts: a check that a start deceives sends
 /// before the router is ready.
-pub fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Option<f64>) {
+fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Option<f64>) {
     let mut later = beliefs
         .iter()
         .filter(|b| b.line == line && b.node == turn.node && b.at >= turn.at);
@@ -299,7 +261,7 @@ pub fn worst(times: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
 
 /// How often the switch took a node out although its router had been ready for
 /// `healthy` seconds.
-pub fn taken_out(story: &Story, line: usize, start: f64, healthy: f64) -> usize {
+fn taken_out(story: &Story, line: usize, start: f64, healthy: f64) -> usize {
     let downs = story.beliefs.iter().filter(|b| !b.up && b.at >= start);
     let of_line = downs.filter(|b| b.line == line);
     let ready = of_line.filter_map(|b| story.ready_for(b.node, b.at));

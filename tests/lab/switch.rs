@@ -3,13 +3,22 @@
 
 use std::net::SocketAddr;
 
-use crate::plan::{Check, FALL, INTER, Mode, Ports, RISE, Scale, now};
+use crate::plan::{Check, FALL, INTER, Ports, RISE, Scale};
 
-/// One way through the switch: a check, and how traffic is forwarded.
+/// One way through the switch: a check, and how often it tries a refused connection
+/// again. Most layer-4 switches never do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Line {
     pub check: Check,
-    pub mode: Mode,
+    pub retries: u32,
+}
+
+pub fn lines(checks: &[Check], retries: &[u32]) -> Vec<Line> {
+    let lines = checks.iter().flat_map(|&check| {
+        let retries = retries.iter();
+        retries.map(move |&retries| Line { check, retries })
+    });
+    lines.collect()
 }
 
 /// The whole configuration.
@@ -35,6 +44,7 @@ pub fn config(
   nbthread 1
   log stdout format raw local0
 defaults
+  mode http
   log global
   option dontlog-normal
   no option redispatch
@@ -48,20 +58,24 @@ defaults
         server = scale.millis(10.0),
         inter = scale.millis(INTER),
     );
+    // The service behind the routers.
+    config += &format!(
+        "frontend hello
+  bind {}
+  timeout client 10m
+  http-request return status 200 content-type text/plain string \"Hello World!\\n\"
+",
+        port(lines.len())
+    );
     for (number, line) in lines.iter().enumerate() {
         // Status, termination and times, as `failure` reads them.
-        let (mode, retries, status, time) = match line.mode {
-            Mode::Http => ("http", 3, "%ST", "%Ta"),
-            Mode::Tcp => ("tcp", 3, "-", "%Tt"),
-            Mode::NoRetry => ("http", 0, "%ST", "%Ta"),
-        };
         config += &format!(
             "listen {number}
-  mode {mode}
-  retries {retries}
+  retries {}
   bind {}
-  log-format \"request %f %s {status} %ts %Ts.%ms {time}\"
+  log-format \"request %f %s %ST %ts %Ts.%ms %Ta\"
 ",
+            line.retries,
             port(number)
         );
         config += match line.check {
@@ -72,7 +86,7 @@ defaults
             Check::Healthport(..) => "  option tcp-check\n  tcp-check connect linger\n",
         };
         for (node, ports) in nodes.iter().enumerate() {
-            let (http, port) = (ports.http(), ports.checked(line.check).port());
+            let (http, port) = (ports.at(80), ports.checked(line.check).port());
             config += &format!("  server {node} {http} check port {port}\n");
         }
     }
@@ -88,14 +102,14 @@ pub struct Belief {
     pub up: bool,
 }
 
-/// Reads a line of the switch's log, which came just now.
-pub fn belief(line: &str) -> Option<Belief> {
+/// Reads a line of the switch's log.
+pub fn belief(line: &str, at: f64) -> Option<Belief> {
     let (server, state) = line.strip_prefix("Server ")?.split_once(" is ")?;
     let (line, node) = server.split_once('/')?;
     let up = state.starts_with("UP");
     (up || state.starts_with("DOWN")).then_some(())?;
     Some(Belief {
-        at: now(),
+        at,
         line: line.parse().ok()?,
         node: node.parse().ok()?,
         up,
@@ -108,8 +122,8 @@ pub struct Failure {
     pub line: usize,
     /// Nothing if there was no node left to send it to.
     pub node: Option<usize>,
-    /// What the client got, in `mode http`.
-    pub status: Option<u16>,
+    /// What the client got; -1 if the answer broke off.
+    pub status: i32,
     /// HAProxy's termination state: which side ended it, and in what phase.
     pub why: String,
     /// When it came, in seconds since 1970, and how long it took.
@@ -124,20 +138,13 @@ pub fn failure(line: &str) -> Option<Failure> {
     let ["request", line, node, status, why, at, took] = words[..] else {
         return None;
     };
-    let status = match status {
-        "-" => None,
-        status => Some(status.parse::<i32>().ok()?),
-    };
-    let failed = match status {
-        Some(200..=499) => false,
-        Some(500..) => true,
-        _ => !why.starts_with(['-', 'C', 'c']),
-    };
-    failed.then_some(())?;
+    let status = status.parse().ok()?;
+    let gave_up = why.starts_with(['-', 'C', 'c']);
+    (status >= 500 || (status < 200 && !gave_up)).then_some(())?;
     Some(Failure {
         line: line.parse().ok()?,
         node: node.parse().ok(),
-        status: status.and_then(|status| u16::try_from(status).ok()),
+        status,
         why: why.to_string(),
         at: at.parse().ok()?,
         took: took.parse::<f64>().ok()? / 1000.0,

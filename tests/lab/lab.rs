@@ -24,14 +24,15 @@ use crate::switch::{self, Belief, Failure, Line};
 /// The root of healthport's own sources.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The healthport that ships, built from the sources beside the lab: never an older one.
-fn healthport() -> Result<PathBuf> {
-    let target = Path::new(ROOT).join("target");
-    let build = ["build", "--quiet", "--release", "--locked", "--target-dir"];
-    let mut cargo = Command::new(env!("CARGO"));
-    let built = cargo.args(build).arg(&target).current_dir(ROOT).status();
+/// Builds the healthport that ships from the sources beside the lab: never an older one.
+fn build() -> Result<()> {
+    let args = "build --quiet --release --locked --target-dir target".split(' ');
+    let built = Command::new(env!("CARGO"))
+        .args(args)
+        .current_dir(ROOT)
+        .status();
     match built.is_ok_and(|status| status.success()) {
-        true => Ok(target.join("release/healthport")),
+        true => Ok(()),
         false => Err("cannot build healthport".to_string()),
     }
 }
@@ -140,7 +141,7 @@ impl Lab {
     /// Starts everything but the load, and waits until every router is ready and
     /// the switch sends to all of them.
     pub fn open(setup: Setup) -> Result<Lab> {
-        let healthport = healthport()?;
+        build()?;
         let name = format!("healthport-lab-{}", host(process::id(), 0));
         let dir = Dir(env::temp_dir().join(name));
         fs::create_dir(&dir.0).map_err(|error| format!("cannot make {:?}: {error}", dir.0))?;
@@ -152,7 +153,7 @@ impl Lab {
             };
             nodes.push(Node {
                 ports,
-                healthports: healthports(&dir.0, &healthport, number, ports, &setup)?,
+                healthports: healthports(&dir.0, number, ports, &setup)?,
                 router: None,
                 sidecar: None,
                 haproxy: None,
@@ -408,20 +409,22 @@ impl Lab {
         for healthport in &mut node.healthports {
             healthport.must_run()?;
         }
-        let Some(router) = &mut node.router else {
-            return Ok(());
-        };
-        let ended = router.ended();
-        for (at, line) in router.said() {
-            let word = line.split_once(' ').map_or("", |(_, word)| word);
-            if let Some(haproxy) = word.strip_prefix("haproxy ") {
-                node.haproxy = haproxy.parse().ok().and_then(Pid::from_raw);
-            } else if let Some(state) = State::SAID.into_iter().find(|s| s.to_string() == word) {
-                self.story.states.push((at, number, state));
+        let ended = node.router.as_mut().and_then(Proc::ended);
+        // In the `sidecar` profile HAProxy's parent names it.
+        for parent in node.router.iter_mut().chain(&mut node.sidecar) {
+            for (_, line) in parent.said() {
+                let (at, word) = line.split_once(' ').unwrap_or_default();
+                if let Some(haproxy) = word.strip_prefix("haproxy ") {
+                    node.haproxy = haproxy.parse().ok().and_then(Pid::from_raw);
+                } else if let Some(state) = State::SAID.into_iter().find(|s| s.to_string() == word)
+                {
+                    let at = at.parse().unwrap_or(0.0);
+                    self.story.states.push((at, number, state));
+                }
             }
-        }
-        if ended.is_some_and(|status| !status.success()) {
-            router.must_run()?;
+            if parent.ended().is_some_and(|status| !status.success()) {
+                parent.must_run()?;
+            }
         }
         // A pod has ended when both its containers have.
         if ended.is_some() && node.sidecar.as_mut().is_none_or(|s| s.ended().is_some()) {
@@ -440,13 +443,8 @@ fn at_switch(line: usize) -> SocketAddr {
 
 /// The healthports that a node's lines ask for. Its `--max-age` is about its own loop,
 /// which nothing here stops, so it is not scaled.
-fn healthports(
-    dir: &Path,
-    program: &Path,
-    node: usize,
-    ports: Ports,
-    setup: &Setup,
-) -> Result<Vec<Proc>> {
+fn healthports(dir: &Path, node: usize, ports: Ports, setup: &Setup) -> Result<Vec<Proc>> {
+    let program = Path::new(ROOT).join("target/release/healthport");
     // healthport accepts no interval below 10ms.
     let millis = |real| format!("{}ms", setup.scale.millis(real).max(10));
     let mut all = Vec::new();
@@ -462,7 +460,7 @@ fn healthports(
             format!("--timeout={}", millis(timeout)),
             format!("--fall={fall}"),
         ];
-        all.push(Proc::spawn(dir, &log_name(check, node), program, args)?);
+        all.push(Proc::spawn(dir, &log_name(check, node), &program, args)?);
     }
     Ok(all)
 }

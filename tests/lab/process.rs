@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
@@ -38,10 +38,13 @@ impl Proc {
         let errors = File::options().append(true).create(true).open(&log);
         // On Debian, haproxy is in a folder that a user's PATH lacks.
         let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin";
-        // setpriv replaces itself by the program, so our child is the program. For the
-        // kernel the parent is the calling thread: it must live as long as the lab.
+        // Both replace themselves by the program, so our child is the program. For the
+        // kernel the parent is the calling thread: it must live as long as the lab. If the
+        // lab has ended before the kernel was told, it is no longer the parent.
+        let start = r#"[ $PPID = "$1" ] && shift && exec "$@""#;
         let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
+            .args(["--pdeathsig", "KILL", "--", "sh", "-c", start, "lab"])
+            .arg(process::id().to_string())
             .arg(program)
             .args(args)
             .env("PATH", path)

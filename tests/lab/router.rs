@@ -103,10 +103,9 @@ pub fn run(spec: &Spec) -> Result<()> {
         .map_err(|error| format!("cannot handle signals: {error}"))?;
     let mut haproxies = Vec::new();
     spec.wait(OPENS);
-    let synced = answer(spec, &term)?;
-    // A reload holds the lock while it writes, and `has-synced` waits for it.
+    answer(spec, &term)?;
     let write = |time| {
-        let mut synced = synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut synced = SYNCED.lock().unwrap_or_else(PoisonError::into_inner);
         spec.wait(time);
         *synced = true;
     };
@@ -265,22 +264,24 @@ listen public
     )
 }
 
-/// Answers on port 1936, and returns whether the first configuration is written. It has
-/// no limits and no timeouts, as in production: a silent connection stays open, and a
-/// thread waits for it.
-fn answer(spec: &Spec, term: &Arc<AtomicBool>) -> Result<Arc<Mutex<bool>>> {
+/// Whether the first configuration is written. A reload holds the lock while it writes,
+/// and `has-synced` waits for it.
+static SYNCED: Mutex<bool> = Mutex::new(false);
+
+/// Answers on port 1936. It has no limits and no timeouts, as in production: a silent
+/// connection stays open, and a thread waits for it.
+fn answer(spec: &Spec, term: &Arc<AtomicBool>) -> Result<()> {
     let address = spec.ports.at(1936);
     let listener = TcpListener::bind(address)
         .map_err(|error| format!("cannot listen on {address}: {error}"))?;
-    let synced = Arc::<Mutex<bool>>::default();
-    let (spec, lock, term) = (spec.clone(), Arc::clone(&synced), Arc::clone(term));
+    let (spec, term) = (spec.clone(), Arc::clone(term));
     thread::spawn(move || {
         for client in listener.incoming().map_while(io::Result::ok) {
-            let (spec, lock, term) = (spec.clone(), Arc::clone(&lock), Arc::clone(&term));
+            let (spec, term) = (spec.clone(), Arc::clone(&term));
             thread::spawn(move || {
                 let good = |part: &str| match part {
                     "backend-http" => backend_http(&spec),
-                    "has-synced" => *lock.lock().unwrap_or_else(PoisonError::into_inner),
+                    "has-synced" => *SYNCED.lock().unwrap_or_else(PoisonError::into_inner),
                     "process-running" => !term.load(Ordering::SeqCst),
                     "admin-socket" => info(&spec).is_ok(),
                     _ => true, // controller: this process, which answers
@@ -290,18 +291,16 @@ fn answer(spec: &Spec, term: &Arc<AtomicBool>) -> Result<Arc<Mutex<bool>>> {
             });
         }
     });
-    Ok(synced)
+    Ok(())
 }
 
 /// Answers one request as the router words it; `good` says whether a part is well.
 fn serve(mut client: &TcpStream, profile: Profile, good: impl Fn(&str) -> bool) -> io::Result<()> {
     let mut lines = BufReader::new(client).lines();
-    let request = lines.next().unwrap_or(Ok(String::new()))?;
-    for line in lines {
-        if line?.is_empty() {
-            break;
-        }
-    }
+    let Some(request) = lines.next().transpose()? else {
+        return Ok(()); // a check that only connects
+    };
+    while !lines.next().unwrap_or(Ok(String::new()))?.is_empty() {}
     let parts = match (request.split(' ').nth(1), profile) {
         (Some("/healthz/ready"), _) => &["backend-http", "has-synced", "process-running"][..],
         // Liveness depends neither on port 80 nor on a drain.

@@ -326,8 +326,7 @@ impl Lab {
         self.tick()?; // the last failures
         let summary = |mut hey: Proc| {
             let lines = hey.said().into_iter().map(|(_, line)| line + "\n");
-            let summary = load::summary(&lines.collect::<String>());
-            summary.ok_or_else(|| hey.must_run().err().unwrap_or_default())
+            load::summary(&lines.collect::<String>()).ok_or("hey printed no summary".to_string())
         };
         mem::take(&mut self.loads)
             .into_iter()
@@ -391,6 +390,9 @@ impl Lab {
     /// One look at everything.
     fn tick(&mut self) -> Result<()> {
         self.switch.must_run()?;
+        for hey in &mut self.loads {
+            hey.must_not_fail()?;
+        }
         for (at, line) in self.switch.said() {
             self.story.beliefs.extend(switch::belief(&line, at));
             self.story.failures.extend(switch::failure(&line));
@@ -422,9 +424,7 @@ impl Lab {
                     self.story.states.push((at, number, state));
                 }
             }
-            if parent.ended().is_some_and(|status| !status.success()) {
-                parent.must_run()?;
-            }
+            parent.must_not_fail()?;
         }
         // A pod has ended when both its containers have.
         if ended.is_some() && node.sidecar.as_mut().is_none_or(|s| s.ended().is_some()) {

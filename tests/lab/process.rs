@@ -93,6 +93,14 @@ impl Proc {
         Err(format!("{} ended, {status}: {last}", self.name))
     }
 
+    /// The same, if it has ended with a failure.
+    pub fn must_not_fail(&mut self) -> Result<()> {
+        match self.ended() {
+            Some(status) if !status.success() => self.must_run(),
+            _ => Ok(()),
+        }
+    }
+
     /// The lines that it has printed since the last call, and when; all that are left if
     /// it has ended.
     pub fn said(&mut self) -> Vec<(f64, String)> {

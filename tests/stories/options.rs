@@ -122,7 +122,7 @@ fn every_option_with_a_value_is_in_the_table() {
         );
         is_usage_error(&[&option], &[&option, "needs a value"]);
         if let Some(short) = &entry.short {
-            is_usage_error(&[short, "\n"], &[&option, r#""\n""#, "it takes"]);
+            is_usage_error(&[short.as_str(), "\n"], &[&option, r#""\n""#, "it takes"]);
             is_usage_error(&[short], &[&option, "needs a value"]);
         }
     }

@@ -26,14 +26,14 @@ done
 cmp "$work/one/target/dist/SHA256SUMS" "$work/two/of/another/length/target/dist/SHA256SUMS"
 cp -r "$work/one/target/dist" target/dist
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-host=$(rustc -vV | sed -n 's/^host: //p')
+target=$(cd "$work/one/target" && ls -d "$(uname -m)"-unknown-linux-*)
 # It does not tell where it was built, has the list of its packages, for scanners, and
 # says what it was built from.
-binary=$work/one/target/$host/release/healthport
+binary=$work/one/target/$target/release/healthport
 ! grep -aqF -e "$PWD" -e "${CARGO_HOME:-$HOME/.cargo}" "$binary" || fail "the builder's paths are in the binary"
 grep -aqF .dep-v0 "$binary" || fail "no audit data in the binary"
 [ "$("$binary" --version)" = "healthport $version ($(git rev-parse --short=12 HEAD))" ] || fail "$("$binary" --version)"
-(cd "$work/one" && PATH=$PWD/target/tools/bin:$PATH cargo generate-rpm --target "$host" \
+(cd "$work/one" && PATH=$PWD/target/tools/bin:$PATH cargo generate-rpm --target "$target" \
   --set-metadata "version = \"$version.1\"" --output "$OLDPWD/target/next")
 
 # Mode, owner and place of each file, by the list in Cargo.toml.
@@ -63,6 +63,10 @@ for tar in *.tar.gz; do
   tar -tvzf "$tar" | awk '{ print $1, $2, $NF }' |
     sed 's, etc/sysctl.d/, usr/lib/sysctl.d/,; s, etc/systemd/, usr/lib/systemd/,; s, usr/local/, usr/,' |
     holds "$tar" 0/0 '644 usr/share/doc/healthport/LICENSE'
+  # The notices are those of the C library that BUILD names.
+  document() { tar -xOf "$tar" "usr/local/share/doc/healthport/$1"; }
+  library=$(document BUILD | grep -oE '^(GNU C Library|musl)') || fail "BUILD of $tar names no C library"
+  document THIRD-PARTY | grep -q "^1\. The .*$library" || fail "THIRD-PARTY of $tar is another C library's"
 done
 rm -rf "$work"
 echo "tests/packages.sh: ok: $(ls)"

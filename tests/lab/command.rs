@@ -55,21 +55,13 @@ pub(crate) struct Run {
 
 fn main() {
     let args: Vec<_> = env::args_os().skip(1).collect();
-    let words: Vec<_> = args
-        .iter()
-        .map(|arg| arg.to_string_lossy().into())
-        .collect();
-    let result = match words.split_first() {
-        // The lab starts its own program as these two.
-        Some((own, spec)) if own == "--router" || own == "--sidecar" => {
-            let spec = router::Spec::parse(spec).ok_or("bad arguments of a router".to_string());
-            let life = if own == "--router" {
-                router::run
-            } else {
-                router::sidecar
-            };
-            spec.and_then(|spec| life(&spec))
-        }
+    let words = args.iter().map(|arg| arg.to_string_lossy().into());
+    let words: Vec<String> = words.collect();
+    let spec = || router::Spec::parse(&words[1..]).ok_or("bad arguments of a router".to_string());
+    // The lab starts its own program as these two.
+    let result = match words.first().map(String::as_str) {
+        Some("--router") => spec().and_then(|spec| router::run(&spec)),
+        Some("--sidecar") => spec().and_then(|spec| router::sidecar(&spec)),
         _ => parse(args)
             .map_err(|error| error.to_string())
             .and_then(|run| (run.what)(&run)),

@@ -25,8 +25,10 @@ pub fn start(dir: &Path, target: SocketAddr, push: Push, scale: Scale) -> Result
     // The lab ends it. The 6 h apply only if it fails to.
     let until = push.requests.map(|requests| format!("-n {requests}"));
     let until = until.unwrap_or("-z 6h".to_string());
-    let rate = push.rate.map(|rate| rate.div_ceil(WORKERS));
-    let rate = rate.map_or(String::new(), |rate| format!(" -q {rate}"));
+    let rate = push
+        .rate
+        .map(|rate| format!(" -q {}", rate.div_ceil(WORKERS)));
+    let rate = rate.unwrap_or_default();
     let args = format!("-c {WORKERS} -t {limit} {until}{rate} http://{target}/");
     eprintln!("hey {args}");
     Proc::spawn(dir, "hey", "hey", args.split(' '))

@@ -61,17 +61,14 @@ impl Spec {
         let [name, host, offset, profile, routes, api, scale, hello, dir] = args else {
             return None;
         };
+        let profiles = [Profile::Embedded, Profile::Sidecar];
         Some(Spec {
             name: name.clone(),
             ports: Ports {
                 host: host.parse().ok()?,
                 offset: offset.parse().ok()?,
             },
-            profile: match profile.as_str() {
-                "embedded" => Profile::Embedded,
-                "sidecar" => Profile::Sidecar,
-                _ => return None,
-            },
+            profile: profiles.into_iter().find(|p| p.to_string() == *profile)?,
             routes: routes.parse().ok()?,
             api: api.parse().ok()?,
             scale: Scale(scale.parse().ok()?),

@@ -17,7 +17,7 @@ refuse() { echo "tests/systemd.sh: $*" >&2; exit 2; }
 [[ $EUID = 0 ]] || refuse "must run as root"
 [[ $(</proc/1/comm) = systemd && -d /run/systemd/system ]] ||
   refuse "PID 1 is $(</proc/1/comm), not systemd: run it on a scratch host or in a VM"
-for tool in dpkg:dpkg rpm:rpm python3:python3 curl:curl ip:iproute2 nft:nftables pgrep:procps mkfs.ext4:e2fsprogs; do
+for tool in dpkg rpm python3 curl ip:iproute2 nft:nftables pgrep:procps mkfs.ext4:e2fsprogs; do
   command -v "${tool%:*}" >/dev/null || refuse "${tool%:*} is missing, first: apt-get install ${tool#*:}"
 done
 debs=("$checkout"/target/dist/healthport_*_"$(dpkg --print-architecture)".deb)
@@ -33,13 +33,10 @@ done
 
 tmp=$(mktemp -d)
 declare -i good=0 bad=0
-ok() { good+=1; echo "ok - $*"; }
-not_ok() { bad+=1; echo "not ok - $*"; }
-
 # is WHAT SEEN EXPECTED-PATTERN: a finding at once.
 is() {
   # shellcheck disable=SC2053 # the pattern is a pattern
-  if [[ $2 = $3 ]]; then ok "$1: $2"; else not_ok "$1: $2 (expected $3)"; fi
+  if [[ $2 = $3 ]]; then good+=1; echo "ok - $1: $2"; else bad+=1; echo "not ok - $1: $2 (expected $3)"; fi
 }
 
 # becomes WHAT EXPECTED-PATTERN COMMAND...: a finding as soon as the command
@@ -61,6 +58,12 @@ journal() { journalctl --sync && journalctl -o cat --no-pager -u "healthport@$1"
 errors() { journalctl --sync && journalctl -o cat --no-pager -p err -u "healthport@$1"; }
 said() { journal "$1" | grep -F "${*:2}" | tail -n 1; } # said INSTANCE TEXT
 conf() { echo "HEALTHPORT_OPTS=\"$2\"" >"/etc/healthport/$1.conf"; } # conf INSTANCE OPTIONS
+enabled() { echo "$(systemctl is-enabled healthport@router), $(systemctl is-active healthport@router)"; }
+drop_in() { # drop_in INSTANCE LINE...: of its [Service]
+  mkdir -p "/etc/systemd/system/healthport@$1.service.d"
+  printf '%s\n' '[Service]' "${@:2}" >"/etc/systemd/system/healthport@$1.service.d/test.conf"
+  systemctl daemon-reload
+}
 
 # connect HOST PORT [COMMAND-PREFIX...]: what a TCP connect gets.
 connect() {
@@ -79,41 +82,34 @@ port() { connect 127.0.0.1 "${1:-18898}"; }
 # says (a status, or hang), and a watcher.
 cat >"$tmp/service.py" <<'PYTHON'
 import http.server, sys, time
-answer = sys.argv[1]
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        word = open(answer).read().strip()
+        word = open(sys.argv[1]).read().strip()
         if word == "hang":
             time.sleep(60)
         else:
             self.send_response(int(word))
             self.end_headers()
-    def log_message(self, *args):
-        pass
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-Server(("127.0.0.1", 1936), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("127.0.0.1", 1936), Handler).serve_forever()
 PYTHON
 # Connects every few ms and prints "MILLISECONDS STATE" when the state changes.
 cat >"$tmp/watch.py" <<'PYTHON'
-import socket, sys, time
+import errno, socket, sys, time
 pause, port, last = float(sys.argv[1]), int(sys.argv[2]), None
 while True:
     now = time.monotonic()
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        state = "open"
-    except ConnectionRefusedError:
-        state = "closed"
-    except OSError:
-        state = "silent"
+    with socket.socket() as s:
+        s.settimeout(1)
+        error = s.connect_ex(("127.0.0.1", port))
+    state = {0: "open", errno.ECONNREFUSED: "closed"}.get(error, "silent")
     if state != last:
         print(int(now * 1000), state, flush=True)
         last = state
     time.sleep(pause)
 PYTHON
 answer() { echo "$1" >"$tmp/answer.new" && mv "$tmp/answer.new" "$tmp/answer"; }
-serve() { python3 "$tmp/service.py" "$tmp/answer" & service=$!; }
+serve() { python3 "$tmp/service.py" "$tmp/answer" 2>/dev/null & service=$!; }
+unserve() { kill $service && wait $service; } 2>/dev/null
 watch() { # watch SECONDS-BETWEEN [PORT]: starts the watcher and waits for its first word
   : >"$tmp/watch"
   python3 "$tmp/watch.py" "$1" "${2:-18898}" >"$tmp/watch" & watcher=$!
@@ -122,6 +118,11 @@ watch() { # watch SECONDS-BETWEEN [PORT]: starts the watcher and waits for its f
 watched() { # the times between changes so far, ends the watcher
   kill "$watcher" && wait "$watcher" 2>/dev/null
   awk 'NR > 1 { printf "%s %d ms, ", state, $1 - then } { then = $1; state = $2 } END { print state }' "$tmp/watch"
+}
+watched_to_open() { # the same, when the port is open again: $seen
+  becomes "the port" open port
+  sleep 0.5
+  seen=$(watched)
 }
 closed_for() { sed -n 's/.*closed \([0-9]*\) ms, open$/\1/p' <<<"$1"; }
 milliseconds() { awk '{ print int($1 * 1000) }' /proc/uptime; }
@@ -161,11 +162,9 @@ block() {
 as_root='sudo() { "$@"; }; rpm() { command rpm --nodeps "$@"; };'
 play() { # play WHAT COMMANDS
   # shellcheck disable=SC2016 # $as_root is for the inner shell
-  if bash -euo pipefail -c "$as_root $2" >"$tmp/said" 2>&1; then
-    ok "$1, by the README's commands"
-  else
-    not_ok "$1, by the README's commands: $(<"$tmp/said")"
-  fi
+  local wrong=""
+  bash -euo pipefail -c "$as_root $2" >"$tmp/said" 2>&1 || wrong="failed: $(<"$tmp/said")"
+  is "$1, by the README's commands" "<$wrong>" "<>"
 }
 # The package again, with another version and, if a file is given, another binary:
 # another VERSION [BINARY]
@@ -192,8 +191,7 @@ answer 200
 serve
 play "installed" "$(block 'A package' | head -n 1)"
 is "installed, it says" "$(grep 'to start it' "$tmp/said")" "*: systemctl enable --now healthport@router"
-is "installed only: enabled, active" \
-  "$(systemctl is-enabled healthport@router), $(systemctl is-active healthport@router)" "disabled, inactive"
+is "installed only: enabled, active" "$(enabled)" "disabled, inactive"
 play "started" "$(block 'A package' | tail -n 1)"
 ((bad == 0)) || exit 1
 is "the kernel keeps these ports from outgoing connections" "$(sysctl -n $reserved)" 1936,6080,18890-18999,22624
@@ -217,8 +215,7 @@ systemctl stop healthport@router
 
 ### Defaults, state in words, who it is ########################################
 conf router "--timeout 3s"
-kill $service
-wait $service 2>/dev/null
+unserve
 systemctl start healthport@router
 is "starts, no service" "$(systemctl is-active healthport@router)" active
 is "the port" "$(port)" refused
@@ -234,8 +231,7 @@ is "memory in bytes and tasks, of 33554432 and 128" "$(property router MemoryCur
 ### The port follows the health endpoint, one line per change ################
 systemctl restart healthport@router
 becomes "the port" open port
-kill $service
-wait $service 2>/dev/null
+unserve
 becomes "the service dies: the port" refused port
 serve
 becomes "the service comes back: the port" open port
@@ -246,22 +242,10 @@ for word in 500 200 hang 200 302 200; do
 done
 journal router | grep '^[A-Z]* *\[healthport\]' | tac | sed '/ probes /q' | tac |
   sed -E '1d; /still closed/d; s/ \((open for|closed for).*//; s/cannot connect .*|connection lost.*/refused or reset/' >"$tmp/seen"
-cat >"$tmp/wanted" <<'LOG'
-INFO  [healthport] port open on 0.0.0.0:18898: answered 200
-INFO  [healthport] port closed on 0.0.0.0:18898: refused or reset
-INFO  [healthport] port open on 0.0.0.0:18898: answered 200
-INFO  [healthport] port closed on 0.0.0.0:18898: answered 500, expected 200
-INFO  [healthport] port open on 0.0.0.0:18898: answered 200
-INFO  [healthport] port closed on 0.0.0.0:18898: no complete answer within 3s
-INFO  [healthport] port open on 0.0.0.0:18898: answered 200
-INFO  [healthport] port closed on 0.0.0.0:18898: answered 302, expected 200
-INFO  [healthport] port open on 0.0.0.0:18898: answered 200
-LOG
-if difference=$(diff "$tmp/wanted" "$tmp/seen"); then
-  ok "the journal holds one line per change, $(wc -l <"$tmp/seen") in all"
-else
-  not_ok "the journal against one line per change: $difference"
-fi
+open="INFO  [healthport] port open on 0.0.0.0:18898: answered 200" closed="INFO  [healthport] port closed on 0.0.0.0:18898: "
+printf '%s\n' "$open" "${closed}refused or reset" "$open" "${closed}answered 500, expected 200" "$open" \
+  "${closed}no complete answer within 3s" "$open" "${closed}answered 302, expected 200" "$open" >"$tmp/wanted"
+is "the journal against one line per change" "<$(diff "$tmp/wanted" "$tmp/seen")>" "<>"
 answer hang
 sleep 15 # five timeouts, more than twice WatchdogSec
 is "the service hangs for 15 s, with a timeout of 3 s: the watchdog restarted it" "$(property router NRestarts) times" "0 times"
@@ -288,9 +272,7 @@ truncate -s 8M "$tmp/disk"
 mkfs.ext4 -q "$tmp/disk"
 mkdir $frozen
 mount -o loop "$tmp/disk" $frozen
-mkdir -p /etc/systemd/system/healthport@stuck.service.d
-printf '[Service]\nStandardError=append:%s/log\n' $frozen >/etc/systemd/system/healthport@stuck.service.d/log.conf
-systemctl daemon-reload
+drop_in stuck "StandardError=append:$frozen/log"
 conf stuck "--listen 0.0.0.0:18902 --log-level debug"
 systemctl start healthport@stuck
 becomes "a loop that can move: the port" open port 18902
@@ -334,7 +316,7 @@ lead() {
   echo $(($(milliseconds) - before))
 }
 play "a service of one's own" "$(block Configure 3)"
-ok "the node shuts down, without the lead: $(lead systemctl start --no-block leaving.target) ms"
+is "the node shuts down, without the lead, ms" "$(lead systemctl start --no-block leaving.target)" "[0-9]*"
 play "a lead" "$(block 'A lead at shutdown')"
 for command in "start --no-block leaving.target" "stop --no-block app"; do
   # shellcheck disable=SC2086 # words
@@ -362,9 +344,7 @@ becomes "18889, outside: the journal" "*port closed: cannot listen on 0.0.0.0:18
 is "18889" "$(port 18889)" refused
 becomes "19000, outside: the journal" "*port closed: cannot listen on 0.0.0.0:19000: permission denied, see SocketBindAllow=*" \
   said outside 0.0.0.0:19000:
-mkdir -p /etc/systemd/system/healthport@outside.service.d
-printf '[Service]\nSocketBindAllow=tcp:18889\n' >/etc/systemd/system/healthport@outside.service.d/port.conf
-systemctl daemon-reload
+drop_in outside SocketBindAllow=tcp:18889
 systemctl restart healthport@outside
 becomes "18889 with the man page's SocketBindAllow=" open port 18889
 systemctl stop healthport@inside healthport@outside
@@ -381,37 +361,30 @@ for client in switch:10.0.0.11 stranger:10.0.0.66; do
   ip -n "$name" link set eth0 up
 done
 from() { connect 10.0.0.1 18898 ip netns exec "$1"; }
+lets_in() { # lets_in WHAT CLOSED: only the balancer; what a stranger finds at the closed port
+  becomes "$1: the balancer finds the port" open from switch
+  is "$1: a stranger finds it" "$(from stranger)" silent
+  answer 500
+  becomes "the port" refused port
+  is "$1: the balancer finds the closed port" "$(from switch)" refused
+  is "$1: a stranger finds the closed port" "$(from stranger)" "$2"
+  answer 200
+}
 becomes "without a firewall: a stranger finds the port" open from stranger
 play "only the balancers let in" "$(block 'Let only the balancers in')"
 # systemd prints a set, in no order.
 is "balancer-only.conf is in force" "$(tail -n 1 "$tmp/said")" "@(0.0.0.0/0 ::/0|::/0 0.0.0.0/0)"
-becomes "balancer-only.conf: the balancer finds the port" open from switch
-is "balancer-only.conf: a stranger finds it" "$(from stranger)" silent
-answer 500
-becomes "the port" refused port
-is "balancer-only.conf: the balancer finds the closed port" "$(from switch)" refused
-is "balancer-only.conf: a stranger finds the closed port" "$(from stranger)" refused
-answer 200
+lets_in balancer-only.conf refused
 dropin=/etc/systemd/system/healthport@.service.d/balancer-only.conf
 mv $dropin "$tmp"
 systemctl daemon-reload
 systemctl restart healthport@router
 becomes "with neither firewall: a stranger finds the port" open from stranger
 sed -i 's/192.0.2.101, 192.0.2.102/10.0.0.11, 10.0.0.12/' /etc/healthport/healthport.nft
-if nft -c -f /etc/healthport/healthport.nft && nft -f /etc/healthport/healthport.nft &&
-  nft -f /etc/healthport/healthport.nft; then
-  ok "healthport.nft loads, twice; rules: $(nft list table inet healthport | grep -cE 'accept$|drop$')"
-else
-  not_ok "healthport.nft does not load"
-fi
-becomes "healthport.nft: the balancer finds the port" open from switch
-is "healthport.nft: a stranger finds it" "$(from stranger)" silent
+loads() { nft -c -f /etc/healthport/healthport.nft && for _ in 1 2; do nft -f /etc/healthport/healthport.nft || return; done; }
+is "healthport.nft loads, twice" "$(loads 2>&1) $?" " 0"
 is "healthport.nft: this host finds it" "$(port)" open
-answer 500
-becomes "the port" refused port
-is "healthport.nft: the balancer finds the closed port" "$(from switch)" refused
-is "healthport.nft: a stranger finds the closed port" "$(from stranger)" silent
-answer 200
+lets_in healthport.nft silent
 nft delete table inet healthport
 mv "$tmp/balancer-only.conf" $dropin
 systemctl daemon-reload
@@ -440,9 +413,7 @@ before=$(property router NRestarts)
 watch 0.1
 systemctl kill -s STOP --kill-whom=main healthport@router
 becomes "SIGSTOP: the watchdog restarts it: restarts" $((before + 1)) property router NRestarts
-becomes "the port" open port
-sleep 0.5
-seen=$(watched)
+watched_to_open
 lie=$(sed -n 's/^open \([0-9]*\) ms, closed.*/\1/p' <<<"$seen")
 is "the journal" "$(said router "Watchdog timeout")" "*Watchdog timeout*"
 is "a stopped process had its port for at most WatchdogSec=6s and a little: $seen" "$((${lie:-99999} <= 8000))" 1
@@ -451,9 +422,8 @@ before=$(property router NRestarts)
 watch 0.005
 systemctl kill -s KILL --kill-whom=main healthport@router
 becomes "SIGKILL: systemd restarts it: restarts" $((before + 1)) property router NRestarts
-becomes "the port" open port
-sleep 0.5
-is "SIGKILL: the switch would see" "$(watched)" "open * ms, closed * ms, open"
+watched_to_open
+is "SIGKILL: the switch would see" "$seen" "open * ms, closed * ms, open"
 
 echo "# mine" >>/etc/healthport/router.conf
 times=''
@@ -461,9 +431,8 @@ for number in 1 2 3 4 5; do
   another "0.9.$number"
   watch 0.005
   play "upgraded" "$(block Upgrade | sed "s, [^ ]*\.deb, '$tmp/0.9.$number.deb',")"
-  becomes "the port" open port
-  sleep 0.5
-  times+=" $(closed_for "$(watched)")"
+  watched_to_open
+  times+=" $(closed_for "$seen")"
 done
 is "upgrade: the port was closed for so many ms, five times" "$times" " [0-9]* [0-9]* [0-9]* [0-9]* [0-9]*"
 is "the journal has the new version" "$(said router " probes ")" "*0.9.5*"
@@ -533,17 +502,13 @@ systemctl stop healthport@missing
 ### The list of system calls ###################################################
 # Another program under the same filter: a call that is not on the list kills it.
 # (access(2) is for the dynamic linker, which healthport has not.)
-dropin=/etc/systemd/system/healthport@filter.service.d
-mkdir -p $dropin
-printf '[Service]\nType=oneshot\nNoExecPaths=\nRestart=no\nExecStart=\nExecStart=/bin/sync\nSystemCallFilter=access\n' >$dropin/test.conf
-filtered() {
-  systemctl daemon-reload
+filtered() { # filtered CALLS: which are added to the list
+  drop_in filter Type=oneshot NoExecPaths= Restart=no ExecStart= ExecStart=/bin/sync "SystemCallFilter=$1"
   systemctl start healthport@filter 2>/dev/null
   echo "$(property filter Result) $(property filter ExecMainStatus)"
 }
-is "sync(1) under the unit's filter: result, status" "$(filtered)" "@(signal|core-dump) 31"
-echo 'SystemCallFilter=sync' >>$dropin/test.conf
-is "and with sync(2) added to the list: result, status" "$(filtered)" "success 0"
+is "sync(1) under the unit's filter: result, status" "$(filtered access)" "@(signal|core-dump) 31"
+is "and with sync(2) added to the list: result, status" "$(filtered "access sync")" "success 0"
 
 ### Removal, by the README #####################################################
 rm -r /etc/systemd/system/healthport@{outside,filter,stuck}.service.d
@@ -552,8 +517,7 @@ dpkg -r healthport >/dev/null 2>&1
 becomes "dpkg -r: the port" refused port
 is "the edited file is still there" "$(tail -n 1 /etc/healthport/router.conf)" "# mine"
 dpkg -i "$tmp/0.9.6.deb" >"$tmp/said" 2>&1
-is "installed again: enabled, active" \
-  "$(systemctl is-enabled healthport@router), $(systemctl is-active healthport@router)" "disabled, inactive"
+is "installed again: enabled, active" "$(enabled)" "disabled, inactive"
 systemctl enable -q --now healthport@router
 becomes "and started: the port" open port
 # A ruleset that includes our firewall as its head says, in a network of its own.
@@ -582,17 +546,15 @@ is "left behind" "<$(left)>" "<>"
 
 ### The rpm ####################################################################
 play "installed" "$(block 'A package' 2 | head -n 1)"
-is "installed only: enabled, active" \
-  "$(systemctl is-enabled healthport@router), $(systemctl is-active healthport@router)" "disabled, inactive"
+is "installed only: enabled, active" "$(enabled)" "disabled, inactive"
 play "started" "$(block 'A package' 2 | tail -n 1)"
 becomes "the port" open port
 echo "# mine" >>/etc/healthport/router.conf
 started=$(property router ActiveEnterTimestampMonotonic)
 watch 0.005
 play "upgraded" "rpm -U '$next_rpm'"
-becomes "the port" open port
-sleep 0.5
-is "upgrade: the switch would see" "$(watched)" "open * ms, closed * ms, open"
+watched_to_open
+is "upgrade: the switch would see" "$seen" "open * ms, closed * ms, open"
 is "it was restarted" "$(($(property router ActiveEnterTimestampMonotonic) > started))" 1
 is "the edited file is still there" "$(tail -n 1 /etc/healthport/router.conf)" "# mine"
 is "the package verifies, the edited file aside" "$(bash -c "$as_root rpm -V healthport" | grep -v '  c /etc/healthport/router.conf')" ""

@@ -25,7 +25,7 @@ fn measure(seed: u64) -> (f64, f64) {
     let (_, config) = options::parse(args.iter().map(Into::into)).unwrap();
     let service = Service::start();
     let args = args.each_ref().map(String::as_str);
-    let healthport = Healthport::with_defaults(service.address.ip(), &service, &args);
+    let healthport = Healthport::start(service.address.ip(), &service, &args);
     healthport.opens();
     // At any moment of the interval.
     thread::sleep(Duration::from_millis(interval + random.u64(..interval)));

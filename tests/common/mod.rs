@@ -69,14 +69,10 @@ pub fn cargo(args: &[&str]) -> String {
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` is true; panics if that takes too long.
-pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
-    within(PATIENCE, what, condition);
-}
-
-pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -97,12 +93,8 @@ pub fn own_address() -> IpAddr {
     let pid = std::process::id();
     let last = NEXT.fetch_add(1, Ordering::SeqCst);
     assert!(last < 255, "more tests in one binary than addresses");
-    IpAddr::V4(Ipv4Addr::new(
-        127,
-        64 + ((pid >> 8) & 63) as u8,
-        pid as u8,
-        last,
-    ))
+    let [_, _, high, low] = pid.to_be_bytes();
+    Ipv4Addr::new(127, 64 + high % 64, low, last).into()
 }
 
 /// The test's own folder, removed at its end.
@@ -170,11 +162,8 @@ impl Service {
             gone: Arc::default(),
         };
         service.says(NOT_READY);
-        let (answer, connections) = (
-            Arc::clone(&service.answer),
-            Arc::clone(&service.connections),
-        );
-        let gone = Arc::clone(&service.gone);
+        let (answer, gone) = (Arc::clone(&service.answer), Arc::clone(&service.gone));
+        let connections = Arc::clone(&service.connections);
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if gone.load(Ordering::SeqCst) {
@@ -371,22 +360,11 @@ impl Healthport {
         Self::spawn(address, command.stderr(Stdio::piped()))
     }
 
-    /// With the defaults, unless `args` say otherwise.
-    pub fn with_defaults(address: IpAddr, service: &Service, args: &[&str]) -> Healthport {
-        let mut command = Self::bare(address, service);
-        Self::spawn(address, command.args(args).stderr(Stdio::piped()))
-    }
-
-    fn bare(address: IpAddr, service: &Service) -> Command {
+    pub fn command(address: IpAddr, service: &Service, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(["--url", &service.url()]);
         command.args(["--listen", &format!("{address}:18898")]);
         command.stdin(Stdio::null()).env_remove("NOTIFY_SOCKET");
-        command
-    }
-
-    pub fn command(address: IpAddr, service: &Service, args: &[&str]) -> Command {
-        let mut command = Self::bare(address, service);
         command.args(["--interval", "20ms"]);
         // The timeout is long enough for a busy machine. With --fall 1 every answer
         // counts, which keeps a story about one answer short.
@@ -427,9 +405,8 @@ impl Healthport {
     }
 
     pub fn opens(&self) {
-        eventually(&format!("open port; log: {:#?}", self.log()), || {
-            self.is_open()
-        });
+        let what = format!("open port; log: {:#?}", self.log());
+        eventually(&what, || self.is_open());
     }
 
     pub fn closes(&self) {
@@ -439,10 +416,7 @@ impl Healthport {
     /// The log so far, without levels.
     pub fn log(&self) -> Vec<String> {
         let lines = self.lines.lock().unwrap();
-        let bare = |line: &String| {
-            line.split_once("[healthport] ")
-                .map_or(line.clone(), |(_, text)| text.to_string())
-        };
+        let bare = |line: &String| line.rsplit("[healthport] ").next().unwrap().to_string();
         lines.iter().map(bare).collect()
     }
 
@@ -451,10 +425,8 @@ impl Healthport {
     }
 
     pub fn says(&self, part: &str) {
-        eventually(
-            &format!("a log line with {part:?} in {:#?}", self.log()),
-            || self.count(part) > 0,
-        );
+        let what = format!("a log line with {part:?} in {:#?}", self.log());
+        eventually(&what, || self.count(part) > 0);
     }
 
     /// Waits for its end; the log is complete then.
@@ -561,14 +533,14 @@ pub fn finish(command: &mut Command) -> (Option<i32>, String, String) {
 }
 
 fn feed(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
-    let command = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| {
-        let name = command.get_program();
-        panic!("cannot run {name:?}: {error}; tests/run installs what is missing")
-    });
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| {
+            let name = command.get_program();
+            panic!("cannot run {name:?}: {error}; tests/run installs what is missing")
+        });
     // A pipe holds 64 KiB, so this does not wait for the command to read.
     assert!(input.len() <= 65_536);
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
@@ -580,10 +552,7 @@ fn feed(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
         panic!("it does not end: {:.300}", format!("{command:?}"));
     };
     let output = output.expect("read what the command printed");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.code(), stdout, stderr)
 }

@@ -14,7 +14,7 @@ use std::{fs, thread};
 
 use crate::common::{
     Folder, Healthport, NOT_READY, READY, Service, closed, eventually, is_open, opened,
-    own_address, read_head, within,
+    own_address, read_head,
 };
 use rustix::process::Signal;
 
@@ -364,9 +364,7 @@ fn a_helper_without_descriptors_closes_its_port() {
     let (cpu, probed) = (healthport.cpu_ticks(), service.connections());
     healthport.limit_descriptors(3);
     let _ = healthport.is_open();
-    within(Duration::from_secs(2), "closed by the helper", || {
-        !healthport.is_open()
-    });
+    eventually("closed", || !healthport.is_open());
     assert_eq!(service.connections(), probed, "no probe has closed it");
     healthport.limit_descriptors(1024);
     let port = healthport.port;

@@ -25,10 +25,8 @@ fn for_each<I: Sync, T: Send>(items: &[I], run: impl Fn(&I) -> T + Sync) -> Vec<
         let run = &run;
         let part = |items| scope.spawn(move || Vec::from_iter(<[I]>::iter(items).map(run)));
         let parts: Vec<_> = items.chunks(items.len().div_ceil(8)).map(part).collect();
-        let results = parts
-            .into_iter()
-            .flat_map(|part| part.join().expect("no panic"));
-        results.collect()
+        let results = parts.into_iter().map(|part| part.join().expect("no panic"));
+        results.flatten().collect()
     })
 }
 
@@ -55,12 +53,7 @@ fn every_answer_probed_once_is_what_the_zoo_says() {
         (!is_right).then(|| format!("{way:?} is not {sentence:?} but {stdout}{stderr}"))
     });
     let wrong: Vec<_> = wrong.into_iter().flatten().collect();
-    assert!(
-        wrong.is_empty(),
-        "{} wrong:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// Whoever sees an answer with curl, and a switch that reads it, must not see another
@@ -79,10 +72,8 @@ fn what_curl_and_haproxy_take_is_good_and_differences_have_reasons() {
 #[ignore = "needs curl and haproxy"]
 fn every_answer_given_to_curl_and_haproxy_is_what_the_zoo_says() {
     let address = own_address();
-    let services: Vec<_> = ZOO
-        .iter()
-        .map(|animal| service(address, animal.0))
-        .collect();
+    let animals = ZOO.iter().map(|animal| service(address, animal.0));
+    let services: Vec<_> = animals.collect();
     let urls: Vec<_> = services.iter().map(Service::url).collect();
 
     let folder = Folder::new();
@@ -125,16 +116,7 @@ fn every_answer_given_to_curl_and_haproxy_is_what_the_zoo_says() {
     let _ = (haproxy.kill(), haproxy.wait());
 
     let curl = |url: &String| {
-        let args = [
-            "-s",
-            "-m",
-            "2",
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            url,
-        ];
+        let args = ["-s", "-m2", "-o/dev/null", "-w%{http_code}", url];
         let (code, stdout, _) = finish(Command::new("curl").args(args));
         code == Some(0) && stdout == "200"
     };
@@ -149,10 +131,5 @@ fn every_answer_given_to_curl_and_haproxy_is_what_the_zoo_says() {
             wrong.push(format!("{number}: {way:?} is {seen} ({code}), not {tools}"));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} wrong:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -43,12 +43,10 @@ const PHASES: [(&str, u64, Traffic, u16); 6] = [
 ];
 static PHASE: AtomicUsize = AtomicUsize::new(0);
 
-fn traffic() -> Traffic {
-    PHASES[PHASE.load(SeqCst)].2
-}
-
-fn status() -> u16 {
-    PHASES[PHASE.load(SeqCst)].3
+/// What the traffic port does now, and the status of the health endpoint.
+fn now() -> (Traffic, u16) {
+    let (_, _, traffic, status) = PHASES[PHASE.load(SeqCst)];
+    (traffic, status)
 }
 
 /// The router asks its own traffic port for so long before it says 500, as the real one.
@@ -101,10 +99,10 @@ fn serve(listener: TcpListener, open: fn() -> bool, answer: fn() -> u16) -> Sock
 /// Waits while the router hangs, up to `limit`; whether it still does.
 fn hangs(limit: Duration) -> bool {
     let start = Instant::now();
-    while traffic() == Hangs && start.elapsed() < limit {
+    while now().0 == Hangs && start.elapsed() < limit {
         sleep(Duration::from_millis(5));
     }
-    traffic() == Hangs
+    now().0 == Hangs
 }
 
 fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
@@ -156,16 +154,8 @@ impl Switch {
 
     /// Its part of a line: the port, whether it sends, what was lost.
     fn cells(&self, port: SocketAddr) -> [String; 3] {
-        let open = if connect(port).is_ok() {
-            "open"
-        } else {
-            "closed"
-        };
-        let sends = if self.sends.load(SeqCst) {
-            "sends"
-        } else {
-            "-"
-        };
+        let open = ["closed", "open"][usize::from(connect(port).is_ok())];
+        let sends = ["-", "sends"][usize::from(self.sends.load(SeqCst))];
         [open, sends, &self.lost.load(SeqCst).to_string()].map(String::from)
     }
 
@@ -180,34 +170,23 @@ impl Switch {
     }
 }
 
-/// The program that cargo built beside this one. Killed when dropped.
-struct Healthport(Child, Receiver<String>);
-
-impl Healthport {
-    fn start(health: SocketAddr, listen: SocketAddr) -> Healthport {
-        let this = std::env::current_exe().expect("the path of this program");
-        let path = this.with_file_name("../healthport");
-        let mut child = Command::new(&path)
-            .args(["--url", &format!("http://{health}/healthz/ready")])
-            .args(["--listen", &listen.to_string()])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", path.display()));
-        let log = BufReader::new(child.stderr.take().expect("a pipe"));
-        let (send, lines) = channel();
-        thread::spawn(move || {
-            let mut lines = log.lines().map_while(Result::ok);
-            lines.try_for_each(|line| send.send(line))
-        });
-        Healthport(child, lines)
-    }
-}
-
-impl Drop for Healthport {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// The program that cargo built beside this one, and its log.
+fn healthport(health: SocketAddr, listen: SocketAddr) -> (Child, Receiver<String>) {
+    let this = std::env::current_exe().expect("the path of this program");
+    let path = this.with_file_name("../healthport");
+    let mut child = Command::new(&path)
+        .args(["--url", &format!("http://{health}/healthz/ready")])
+        .args(["--listen", &listen.to_string()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {}: {error}", path.display()));
+    let log = BufReader::new(child.stderr.take().expect("a pipe"));
+    let (send, lines) = channel();
+    thread::spawn(move || {
+        let mut lines = log.lines().map_while(Result::ok);
+        lines.try_for_each(|line| send.send(line))
+    });
+    (child, lines)
 }
 
 /// A line of the table. On a terminal, what has changed since the last one stands out.
@@ -235,41 +214,25 @@ fn draw(last: &[String], cells: &[String], colours: bool) {
 
 fn main() -> ExitCode {
     let colours = stdout().is_terminal();
-    let port = serve(
-        free(10_080),
-        || traffic() != Refused,
-        || if hangs(Duration::MAX) { 0 } else { 200 },
-    );
-    let health = serve(
-        free(11_936),
-        || status() != 0,
-        || {
-            if hangs(ROUTER_PATIENCE) {
-                500
-            } else {
-                status()
-            }
-        },
-    );
+    let serves = || if hangs(Duration::MAX) { 0 } else { 200 };
+    let port = serve(free(10_080), || now().0 != Refused, serves);
+    // The phase's own status, unless it hangs for too long.
+    let says = || if hangs(ROUTER_PATIENCE) { 500 } else { now().1 };
+    let health = serve(free(11_936), || now().1 != 0, says);
     let ours = free(28_898).local_addr().expect("a bound port");
-    let mut healthport = Healthport::start(health, ours);
+    let (mut child, log) = healthport(health, ours);
     let switches = [(port, port), (ours, port)].map(|(checked, to)| Switch::start(checked, to));
 
     println!(
-        "A router is replaced. Of two switches, each can only check that a connection opens.\n"
+        "A router is replaced. Each of two switches can only check that a connection opens.\n"
     );
-    println!(
-        "{:30}| TCP check of its port       | TCP check of healthport",
-        ""
-    );
+    let (own, other) = ("TCP check of its port", "TCP check of healthport");
+    println!("{:30}| {own:27} | {other}", "");
     let ports = [port, ours].map(|address| format!("port {}", address.port()));
     let [first, second] = ports.each_ref().map(|port| [port, "switch", "lost"]);
     let heads = [&["time", "the router says"][..], &first, &second].concat();
-    draw(
-        &[],
-        &heads.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        false,
-    );
+    let heads: Vec<_> = heads.iter().map(ToString::to_string).collect();
+    draw(&[], &heads, false);
 
     let start = Instant::now();
     let (mut last, mut drawn, mut end) = (vec![String::new(); 8], start, start);
@@ -289,16 +252,11 @@ fn main() -> ExitCode {
                 draw(&last, &cells, colours);
                 (last, drawn) = (cells, Instant::now());
             }
-            for line in healthport.1.try_iter() {
+            for line in log.try_iter() {
                 let said = line.split_once("] ").map_or(&*line, |(_, said)| said);
                 if said.starts_with("port ") {
                     println!("{:8}healthport: {said}", "");
                 }
-            }
-            if let Ok(Some(status)) = healthport.0.try_wait() {
-                let log: Vec<_> = healthport.1.iter().collect();
-                println!("healthport has ended with {status}: {log:?}");
-                return ExitCode::FAILURE;
             }
             sleep(Duration::from_millis(20));
         }
@@ -306,6 +264,7 @@ fn main() -> ExitCode {
     // A healthport that opened no port would lose nothing either.
     let both_send = switches.iter().all(|switch| switch.sends.load(SeqCst));
     let [lost, ours] = switches.map(Switch::total);
+    let _ = child.kill();
     println!(
         "\nlost: {lost} requests with a check of the router's port, {ours} with a check of healthport"
     );

@@ -24,40 +24,28 @@ fn peer() -> String {
     env::var("TCP_HEALTH_PROXY").expect("TCP_HEALTH_PROXY=the path of a built tcp-health-proxy")
 }
 
-fn commands(url: &str, address: &str) -> [(&'static str, Kind, Vec<String>); 4] {
-    let port = |number: u16| (FIRST_PORT + number).to_string();
-    let listen = |number| format!("{address}:{}", port(number));
-    let words = |line: String| line.split(' ').map(str::to_string).collect();
-    let [ours, hasty, shell] = [listen(0), listen(1), port(3)];
-    let folder = env!("CARGO_MANIFEST_DIR");
+fn commands(url: &str, address: &str) -> [(&'static str, Kind, String); 4] {
+    let port = |number: u16| FIRST_PORT + number;
+    let listen = |number| format!("{BINARY} --url {url} --listen {address}:{}", port(number));
+    let peer = peer();
+    let theirs = format!("{peer} --check-uri {url} --bind-address {address} --bind-port");
+    let shell = concat!("sh ", env!("CARGO_MANIFEST_DIR"), "/tests/bench/loop.sh");
     [
-        (
-            "healthport",
-            Kind::Healthport,
-            words(format!("{BINARY} --url {url} --listen {ours}")),
-        ),
+        ("healthport", Kind::Healthport, listen(0)),
         (
             "`--timeout 500ms --fall 1`",
             Kind::Healthport,
-            words(format!(
-                "{BINARY} --url {url} --listen {hasty} --timeout 500ms --fall 1"
-            )),
+            listen(1) + " --timeout 500ms --fall 1",
         ),
         (
             "tcp-health-proxy",
             Kind::Floor,
-            words(format!(
-                "{} --check-uri {url} --bind-address {address} --bind-port {}",
-                peer(),
-                port(2)
-            )),
+            format!("{theirs} {}", port(2)),
         ),
         (
             "curl and socat",
             Kind::Shell,
-            words(format!(
-                "sh {folder}/tests/bench/loop.sh {url} 1 {address} {shell}"
-            )),
+            format!("{shell} {url} 1 {address} {}", port(3)),
         ),
     ]
 }
@@ -67,12 +55,11 @@ pub fn print() {
     let service = Service::router(address);
     let mut names = vec![""];
     let mut subjects = Vec::new();
-    for (number, (name, kind, words)) in commands(&service.url(), &address.to_string())
-        .into_iter()
-        .enumerate()
-    {
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env_remove("NOTIFY_SOCKET");
+    let commands = commands(&service.url(), &address.to_string());
+    for (number, (name, kind, line)) in commands.into_iter().enumerate() {
+        let mut words = line.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).env_remove("NOTIFY_SOCKET");
         let port = (address, FIRST_PORT + number as u16).into();
         names.push(name);
         subjects.push(Subject::run(kind, command, port));

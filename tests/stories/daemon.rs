@@ -321,9 +321,9 @@ fn a_port_that_takes_a_privilege_says_so() {
 
 #[test]
 fn an_address_that_is_not_there_is_waited_for() {
-    // TEST-NET-1 belongs to nobody.
     let other = SocketAddr::from((own_address(), 18899));
     let listen = format!("--listen={other}");
+    // TEST-NET-1 belongs to nobody.
     let (service, healthport) = opened(&["--listen=192.0.2.1:18898", &listen]);
     eventually("the one behind it opens", || is_open(other));
     let line = "port closed: cannot listen on 192.0.2.1:18898: address not available";

@@ -410,6 +410,7 @@ impl World for Scripted<'_> {
     }
 
     fn probe(&mut self, time: Duration) -> Option<Outcome> {
+        self.waits(time);
         let until = self.now + time;
         let mut probe = match self.probe.take() {
             Some(probe) => probe,
@@ -572,9 +573,7 @@ impl World for Scripted<'_> {
     }
 
     fn sleep(&mut self, time: Duration) -> Wake {
-        self.seen.spins += u32::from(time.is_zero());
-        // A stall before a beat makes one more.
-        assert!(self.seen.spins < 10, "it spins");
+        self.waits(time);
         for port in &self.ports {
             assert_eq!(port.told, port.held, "the log is wrong on {}", port.address);
         }
@@ -606,6 +605,16 @@ impl World for Scripted<'_> {
 }
 
 impl Scripted<'_> {
+    /// A stall before a beat makes one wait of nothing more.
+    fn waits(&mut self, time: Duration) {
+        self.seen.spins = if time.is_zero() {
+            self.seen.spins + 1
+        } else {
+            0
+        };
+        assert!(self.seen.spins < 10, "it spins");
+    }
+
     fn begin(&mut self) -> Probe {
         *self.tally.entry("cycles").or_default() += 1;
         self.seen.probes += 1;
@@ -619,7 +628,7 @@ impl Scripted<'_> {
             "a burst: {gap:?} after the last probe"
         );
         self.seen.started = self.now;
-        (self.seen.calm, self.seen.spins) = (self.seen.calm + 1, 0);
+        self.seen.calm += 1;
         let answer = up_to(&mut self.random, self.answer);
         let arrives = self.random.u32(1..100) * answer / 100;
         let mut end = self.now + self.config.timeout;

@@ -241,7 +241,7 @@ fn come_back(lab: &mut Lab, node: usize, at: f64) -> Result<Turn> {
 /// Seconds from the event until the switch stopped sending, and from ready until it sent
 /// again. For the latter the last time counts: a check that a start deceives sends
 /// before the router is ready.
-fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Option<f64>) {
+pub fn reaction(beliefs: &[Belief], line: usize, turn: Turn) -> (Option<f64>, Option<f64>) {
     let mut later = beliefs
         .iter()
         .filter(|b| b.line == line && b.node == turn.node && b.at >= turn.at);

@@ -121,7 +121,7 @@ fn every_check_sees_what_it_can() -> Result<()> {
             let list = report::failures(&outcome.failures, &lab.story, SCALE);
             let what = format!("{deed:?}, {}: {good} good\n{list}", outcome.line.check);
             // A busy machine answers less than is asked for, but not nothing.
-            assert!(good > 50, "{what}");
+            assert!(good > 20, "{what}");
             // The switch saw what hey saw.
             assert_eq!(failed, outcome.failures.len() as u64, "{what}");
             let asks = matches!(outcome.line.check, Check::Http | Check::Healthport(..));

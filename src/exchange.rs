@@ -99,7 +99,8 @@ impl Exchange {
         let mut rest = if time.is_zero() { 0 } else { REST_LIMIT };
         let mut chunk = [0; 4096];
         while let Some(mut stream) = self.stream.as_ref().filter(|_| rest > 0) {
-            match stream.read(&mut chunk[..rest.min(4096)]) {
+            let size = rest.min(chunk.len());
+            match stream.read(&mut chunk[..size]) {
                 Ok(length @ 1..) => rest -= length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let left = end.saturating_duration_since(Instant::now());

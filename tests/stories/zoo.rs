@@ -1,8 +1,9 @@
 //! The zoo, given to the real binary, to curl and to HAProxy's httpchk.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -68,6 +69,22 @@ fn what_curl_and_haproxy_take_is_good_and_differences_have_reasons() {
     }
 }
 
+/// The code of each check, as in "L7OK"; "INI" until the first has ended.
+fn codes_of_checks(socket: &Path) -> io::Result<Vec<String>> {
+    let mut stats = UnixStream::connect(socket)?;
+    let mut text = String::new();
+    stats.write_all(b"show stat\n")?;
+    stats.read_to_string(&mut text)?;
+    let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let names = lines.next().expect("the names of the columns");
+    let column = |name| names.iter().position(|column| *column == name).unwrap();
+    let (server, code) = (column("svname"), column("check_status"));
+    let servers = lines.filter(|line| line.len() > code && line[server].parse::<u16>().is_ok());
+    // A `* ` stands before the last code while another check is under way.
+    let codes = servers.map(|line| line[code].trim_start_matches("* ").to_string());
+    Ok(codes.collect())
+}
+
 #[test]
 #[ignore = "needs curl and haproxy"]
 fn every_answer_given_to_curl_and_haproxy_is_what_the_zoo_says() {
@@ -94,23 +111,9 @@ fn every_answer_given_to_curl_and_haproxy_is_what_the_zoo_says() {
     let haproxy = haproxy.stdout(Stdio::null()).stderr(Stdio::null());
     let mut haproxy = haproxy.spawn().expect("run haproxy");
 
-    // The code of each check, as in "L7OK"; "INI" until the first has ended.
     let mut codes = Vec::new();
     eventually("every answer is checked", || {
-        let Ok(mut stats) = UnixStream::connect(&socket) else {
-            return false;
-        };
-        let mut text = String::new();
-        stats.write_all(b"show stat\n").unwrap();
-        stats.read_to_string(&mut text).unwrap();
-        let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
-        let names = lines.next().expect("the names of the columns");
-        let column = |name| names.iter().position(|column| *column == name).unwrap();
-        let (server, code) = (column("svname"), column("check_status"));
-        let servers = lines.filter(|line| line.len() > code && line[server].parse::<u16>().is_ok());
-        // A `* ` stands before the last code while another check is under way.
-        let codes_of = servers.map(|line| line[code].trim_start_matches("* ").to_string());
-        codes = codes_of.collect();
+        codes = codes_of_checks(&socket).unwrap_or_default();
         codes.len() == ZOO.len() && codes.iter().all(|code| code != "INI")
     });
     let _ = (haproxy.kill(), haproxy.wait());

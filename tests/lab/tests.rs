@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use command::*;
 use lab::{Lab, Setup};
 use load::Push;
-use plan::{CHECKS, Check, DEFAULTS, HEALTHPORTS, Result, Scale, State, host};
+use plan::{CHECKS, Check, DEFAULTS, HEALTHPORTS, Result, Scale, host};
 use process::Proc;
 use rustix::process::Signal;
 use scenario::{Deed, Turn, happen};

@@ -10,8 +10,9 @@ pub fn reason(error: &io::Error) -> String {
     let Some(code) = error.raw_os_error() else {
         return words; // Rust's own, without a number
     };
+    // Without a kind, and musl says "No file descriptors available".
     if code == libc::EMFILE {
-        return "Too many open files".to_string(); // musl's: "No file descriptors available"
+        return "Too many open files".to_string();
     }
     match error.kind().to_string() {
         // Stable Rust cannot name this kind.

@@ -66,9 +66,12 @@ fn status(line: &[u8]) -> Vec<u8> {
     if let Some(major @ b'2') = line.get_mut(MAJOR) {
         *major = b'1';
     }
-    // More than one blank before the code.
-    while line.get(CODE) == Some(&b' ') {
+    // More than one blank before the code, or a tab.
+    while let Some(b' ' | b'\t') = line.get(CODE) {
         line.remove(CODE);
+    }
+    if let Some(tab @ b'\t') = line.get_mut(CODE - 1) {
+        *tab = b' ';
     }
     line
 }
@@ -110,7 +113,7 @@ mod tests {
         // Before the status line.
         ("\r\n\nHTTP/1.1 200 OK\r\nX: a\n b\n\n", "HTTP/1.1 200 OK\r\nX: a b\r\n\r\n"),
         // The status line.
-        ("HTTP/1.1   200 O\x01\x7f\tK\r\n\r\n", "HTTP/1.1 200 O  \tK\r\n\r\n"),
+        ("HTTP/1.1\t  200 O\x01\x7f\tK\r\n\r\n", "HTTP/1.1 200 O  \tK\r\n\r\n"),
         ("HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"),
         ("HTTP/1.1 200 OK\r\r\n\r\n", "HTTP/1.1 200 OK\r\r\n\r\n"),
         // Control characters, in a value only, and not NUL.

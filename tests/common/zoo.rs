@@ -40,7 +40,8 @@ pub enum Way {
 use Way::*;
 
 /// An answer; what the log must say of it; whether curl and HAProxy's httpchk, in this
-/// order, take it for good (`+`) or not (`-`); and, if the three differ, why.
+/// order, take it for good (`+`) or not (`-`): those of Debian 12 (7.88 and 2.6), and, if
+/// they differ, those of Debian 13 (8.14 and 3.0); and, if any differs from us, why.
 pub type Animal = (Way, &'static str, &'static str, &'static str);
 
 // Why they differ. In doubt the port is closed.
@@ -49,6 +50,7 @@ const INTERIM: &str = "HAProxy takes an interim answer for the answer";
 const HALF: &str = "curl takes half a head for a whole one";
 const VERSION: &str = "RFC 9112, 2.3: no version of HTTP/1 that is known";
 const STATUS_LINE: &str = "RFC 9112, 4: a blank, three digits, a blank";
+const BLANKS: &str = "a blank or more, or a tab, as one of the two releases has it";
 const NUL: &str = "RFC 9110, 5.5: curl and we refuse NUL";
 const CR: &str = "RFC 9112, 2.2: a CR alone ends no line";
 const NAME: &str = "RFC 9110, 5.1: a name is a token, and its colon follows at once";
@@ -58,7 +60,6 @@ const LENGTH: &str = "RFC 9112, 6.3: an invalid length is an error";
 const SIZE: &str = "there is a limit, as there is in HAProxy";
 const COUNT: &str = "the limit is 128 headers, in HAProxy 101";
 
-/// What curl 7.88 and HAProxy 2.6 make of them, which Debian 12 has.
 #[rustfmt::skip] // a table
 pub const ZOO: &[Animal] = &[
     (Say(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"), GOOD, "++", ""),
@@ -93,10 +94,10 @@ pub const ZOO: &[Animal] = &[
     (Say(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"), EMPTY, "--", ""),
     (Say(b"HTTP/1.1 100 Continue\r\n\r\n"), EMPTY, "--", ""),
     (Say(b"HTTP/1.1 200 OK\r\nNo colon\r\n\r\n"), BAD, "--", ""),
-    (Say(b"HTTP/1.1 2000 OK\r\n\r\n"), NO_HTTP, "--", ""),
+    (Say(b"HTTP/1.1 2000 OK\r\n\r\n"), NO_HTTP, "--+-", STATUS_LINE),
     (Say(b"HTTP/1.1 099 OK\r\n\r\n"), NO_HTTP, "--", ""),
     (Say(b"HTTP/1.1 -20 OK\r\n\r\n"), NO_HTTP, "--", ""),
-    (Say(b"HTTP/2 200 OK\r\n\r\n"), NO_HTTP, "+-", VERSION),
+    (Say(b"HTTP/2 200 OK\r\n\r\n"), NO_HTTP, "+---", VERSION),
     (Say(b"HTTP/1.9 200 OK\r\n\r\n"), NO_HTTP, "-+", VERSION),
     (Say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), NO_HTTP, "--", ""),
     (Say(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"), NO_HTTP, "--", ""),
@@ -127,13 +128,13 @@ pub const ZOO: &[Animal] = &[
     (Say(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nX: a\r\n b"), GOOD, "++", ""),
     (Slowly(b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 3\r\n\r\nok\n"), GOOD, "++", ""),
     (Say(b"HTTP/1.1 503 No\r\nX: a\r\n b\r\n\r\n"), "answered 503, expected 200", "--", ""),
-    (Say(b"HTTP/1.1 200 OK\r\n X: a\r\nContent-Length: 3\r\n\r\nok\n"), BAD, "--", ""),
+    (Say(b"HTTP/1.1 200 OK\r\n X: a\r\nContent-Length: 3\r\n\r\nok\n"), BAD, "--+-", NAME),
     (Say(b"HTTP/1.1 200\r\n OK\r\n\r\n"), BAD, "--", ""),
     (Say(b"HTTP/1.1 200 OK\r\nX\r\n : a\r\n\r\n"), BAD, "--", ""),
     (Say(b"HTTP/1.1 200 OK\r\nX: a\x01b\x1b[31m\x0b\r\n\r\n"), GOOD, "++", ""),
     (Say(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; domain=\x7fexample\x7f.org\r\n\r\n"), GOOD, "++", ""),
     (Say(b"HTTP/1.1 200 O\x01\x7fK\r\n\r\n"), GOOD, "++", ""),
-    (Say(b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n"), BAD, "-+", NUL),
+    (Say(b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n"), BAD, "-+--", NUL),
     (Say(b"HTTP/1.1 200 O\0K\r\n\r\n"), NO_HTTP, "-+", NUL),
     (Say(b"HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n"), BAD, "+-", CR),
     (Say(b"HTTP/1.1 200 OK\r\r\nX: a\r\r\n\r\n"), NO_HTTP, "+-", CR),
@@ -147,8 +148,8 @@ pub const ZOO: &[Animal] = &[
     (Say(b"HTTP/1.1 200 OK\r\nX(Y): a\r\n\r\n"), BAD, "+-", NAME),
     (Say(b"HTTP/1.1 200 OK\r\nX\xc3\xa9: a\r\n\r\n"), BAD, "+-", NAME),
     (Say(b"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nok\n"), GOOD, "++", ""),
-    (Say(b"HTTP/1.1   200 OK\r\n\r\n"), GOOD, "++", ""),
-    (Say(b"HTTP/1.1\t200 OK\r\n\r\n"), NO_HTTP, "-+", STATUS_LINE),
+    (Say(b"HTTP/1.1   200 OK\r\n\r\n"), GOOD, "++-+", BLANKS),
+    (Say(b"HTTP/1.1\t200 OK\r\n\r\n"), GOOD, "-+++", BLANKS),
     (Say(b"http/1.1 200 OK\r\n\r\n"), NO_HTTP, "+-", VERSION),
     (Say(b"HTTP/2.0 200 OK\r\n\r\n"), GOOD, "++", ""),
     (Say(b"HTTP/1.2 200 OK\r\n\r\n"), NO_HTTP, "-+", VERSION),
@@ -180,7 +181,7 @@ pub const ZOO: &[Animal] = &[
     (Say(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nok\n"), BAD, "--", ""),
     (Say(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), BAD, "--", ""),
     (Say(b"HTTP/1.1 200 OK\r\nContent-Length: 3 bytes\r\n\r\nok\n"), BAD, "+-", LENGTH),
-    (Say(b"HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\nok\n"), BAD, "+-", LENGTH),
+    (Say(b"HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\nok\n"), BAD, "+---", LENGTH),
     (Say(b"HTTP/1.1 200 OK\r\nContent-Length: undefined\r\n\r\nok\n"), BAD, "--", ""),
     (Say(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nok\n"), BAD, "+-", LENGTH),
     (Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3;a=b\r\nok\n\r\n0\r\n\r\n"), GOOD, "++", ""),
@@ -189,7 +190,7 @@ pub const ZOO: &[Animal] = &[
     (Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nok\n\r\n0\r\n\r\n"), GOOD, "--", BODY),
     (Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nok\n"), GOOD, "+-", BODY),
     (Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\nok\n"), GOOD, "--", BODY),
-    (Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\nok\n\n0\n\n"), GOOD, "++", ""),
+    (Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\nok\n\n0\n\n"), GOOD, "+++-", BODY),
     (Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n00000000000000000000000003\r\nok\n\r\n0\r\n\r\n"), GOOD, "-+", BODY),
     (Say(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nok\n"), GOOD, "++", ""),
     (Say(b"HTTP/1.1 100 Continue\r\nServer: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), GOOD, "+-", INTERIM),

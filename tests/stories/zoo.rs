@@ -57,14 +57,23 @@ fn every_answer_probed_once_is_what_the_zoo_says() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What the curl and the HAProxy of each release make of an answer.
+fn releases(tools: &'static str) -> impl Iterator<Item = &'static str> {
+    (0..tools.len()).step_by(2).map(|at| &tools[at..at + 2])
+}
+
 /// Whoever sees an answer with curl, and a switch that reads it, must not see another
 /// verdict than healthport's without a reason.
 #[test]
 fn what_curl_and_haproxy_take_is_good_and_differences_have_reasons() {
     for (way, sentence, tools, reason) in ZOO {
         let is_good = *sentence == GOOD;
-        assert!(is_good || *tools != "++", "{way:?}: both take it");
-        let agree = *tools == if is_good { "++" } else { "--" };
+        let expected = if is_good { "++" } else { "--" };
+        assert!(
+            is_good || releases(tools).all(|pair| pair != "++"),
+            "{way:?}: both take it"
+        );
+        let agree = releases(tools).all(|pair| pair == expected);
         assert_eq!(reason.is_empty(), agree, "{way:?}: {tools} {reason:?}");
     }
 }
@@ -130,7 +139,7 @@ fn every_answer_given_to_curl_and_haproxy_is_what_the_zoo_says() {
         ZOO.iter().enumerate().zip(curls.iter().zip(&codes))
     {
         let seen = format!("{}{}", sign(*curl), sign(code == "L7OK"));
-        if seen != *tools {
+        if releases(tools).all(|pair| pair != seen) {
             wrong.push(format!("{number}: {way:?} is {seen} ({code}), not {tools}"));
         }
     }

@@ -2,6 +2,7 @@
 //! or a security policy would.
 
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::common::{Healthport, closed, eventually, opened, opened_unread, proc};
 
@@ -60,6 +61,24 @@ fn a_loop_that_stalls_in_listen_loses_the_port() {
     let probes = service.connections();
     healthport.closes();
     assert_eq!(service.connections(), probes, "the loop still stalls");
+}
+
+/// The lease expires before listen(2): the helper looks again until the socket listens.
+#[test]
+#[ignore = "needs strace"]
+fn a_loop_that_stalls_before_listen_and_in_it_loses_the_port() {
+    let (service, healthport) = closed(&["--max-age", "2s"]);
+    let injection = "listen:delay_enter=4000000:delay_exit=3600000000";
+    let _strace = Tracer::inject(&healthport, &[injection]);
+    service.ready();
+    let (ready, mut closed) = (Instant::now(), Instant::now());
+    while ready.elapsed() < Duration::from_secs(8) {
+        if !healthport.is_open() {
+            closed = Instant::now();
+        }
+        let open = closed.elapsed();
+        assert!(open < Duration::from_secs(2), "open for {open:?}");
+    }
 }
 
 /// Neither the loop nor the lease can close it then: the end of the process does.

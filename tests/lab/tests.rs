@@ -183,7 +183,8 @@ fn killed_lab_leaves_no_process() -> Result<()> {
             .iter()
             .all(|part| left.iter().any(|line| line.contains(part)))
     });
-    lab.signal(Signal::INT);
+    // Not SIGINT, which a shell makes its background jobs ignore.
+    lab.signal(Signal::KILL);
     wait("the end of every process", || left(mark).is_empty());
     let files = std::env::temp_dir().join(format!("healthport-lab-{network}"));
     fs::remove_dir_all(&files).map_err(|error| format!("cannot remove {files:?}: {error}"))

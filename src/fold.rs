@@ -123,7 +123,7 @@ mod tests {
         // Interim answers lose their headers; 101 is final.
         ("HTTP/1.1 100 Continue\r\nX: a\r\n b\r\n\r\nHTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX: a b\r\n\r\n"),
         ("HTTP/1.1 103 Hints\nX: a\n\nHTTP/1.1 103\n\nHTTP/1.1 200 OK\n\nX: a\n b", "HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 103\r\n\r\nHTTP/1.1 200 OK\r\n\r\nX: a\n b"),
-        ("HTTP/1.1 101 Upgrade\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 101 Upgrade\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
+        ("HTTP/1.1 101 Upgrade\r\n\r\nX: a\r\n b", "HTTP/1.1 101 Upgrade\r\n\r\nX: a\r\n b"),
         ("HTTP/1.1 1000 No\n\nHTTP/1.1 200 OK\n\n", "HTTP/1.1 1000 No\r\n\r\nHTTP/1.1 200 OK\n\n"),
         ("HTTP/1.1 1\n\nX: a\n b", "HTTP/1.1 1\r\n\r\nX: a\n b"),
         // No HTTP: nothing to wait for, and nothing to change.

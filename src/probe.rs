@@ -233,12 +233,13 @@ impl Prober {
     }
 }
 
+const CLOSED: &str = "closed the connection without a complete answer";
+
 /// What is wrong with an answer, in the words of the system or of ureq.
 fn protocol(error: &Error) -> String {
     let words = match error {
-        Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            return "closed the connection without a complete answer".to_string();
-        }
+        Error::BodyStalled => return CLOSED.to_string(), // in the middle of a chunk
+        Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => return CLOSED.to_string(),
         Error::Io(error) => return format!("connection lost: {}", reason(error)),
         Error::LargeResponseHeader(..) => {
             return format!("headers of more than {HEAD_LIMIT} bytes");

@@ -126,7 +126,7 @@ fn sigusr1_reports_and_probes_at_once() {
 /// EINTR in the middle of an answer does not make it a bad one.
 #[test]
 fn signals_during_a_probe_do_not_fail_it() {
-    let (service, healthport) = opened(&[]);
+    let (service, healthport) = opened(&["--expect-body", "ok"]);
     service.does(|mut stream| {
         read_head(&mut stream);
         for byte in READY.bytes() {

@@ -42,14 +42,10 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 18898))],
             interval: Duration::from_secs(1),
             fast_interval: None,
-            // A ready router with 30,000 routes takes up to 9 s to answer while it writes
-            // its configuration. Patience costs little: a router whose HAProxy hangs
-            // reports that after 2 s.
+            // "Large routers" in README.md says why.
             timeout: Duration::from_secs(10),
             rise: 1,
-            // All routers write their configurations at the same moment. One late
-            // answer must not take a node out of service, least of all every node at
-            // once.
+            // One late answer must not close the port, least of all on every node at once.
             fall: 2,
             expect_status: StatusList(vec![200..=200]),
             expect_body: None,
@@ -64,7 +60,7 @@ impl Default for Config {
 }
 
 /// The loop is never away for longer: at every beat it renews the lease, tells the
-/// watchdog and looks at the drain file.
+/// watchdog and checks for the drain file.
 pub const BEAT: Duration = Duration::from_secs(1);
 
 impl Config {

@@ -14,9 +14,9 @@ pub struct Cycle<'a> {
     pub took: Option<Duration>,
     /// What the last probe found; none before the first has ended.
     pub outcome: Option<&'a Outcome>,
-    /// The verdict, after rise and fall.
+    /// The state, after rise and fall.
     pub up: bool,
-    /// How many probes in a row contradict the verdict, and how many change it.
+    /// How many probes in a row contradict the state, and how many change it.
     pub progress: (u32, u32),
     /// Why the port is drained, if it is.
     pub drained: Option<&'a str>,

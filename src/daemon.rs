@@ -3,7 +3,7 @@
 //! real world.
 //!
 //! The port always comes first: nothing that can block (a log line, a datagram) stands
-//! between the verdict and the port.
+//! between a probe and the port.
 
 use std::io;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::reason::reason;
 use crate::report::Reporter;
 use crate::signals::Wake;
 
-/// Everything the loop does that is not a decision. It is a trait so that a test sees the
-/// order of the effects: the port before the log. The methods are those of the parts that
-/// host.rs puts together.
+/// A trait so that a test sees the order of the effects: the port before the log. It holds
+/// everything the loop does that is not a decision; the methods are those of the parts
+/// that host.rs puts together.
 pub trait World {
     /// Time since some start; it never goes backwards.
     fn now(&self) -> Duration;
@@ -99,8 +99,8 @@ impl<W: World> Daemon<'_, W> {
 
     /// One probe, and what follows from it.
     fn probe(&mut self) {
-        // Look before the probe: if the file system blocks afterwards, the answer is
-        // stale by the time it is used.
+        // Check for the drain file before the probe: were its file system to block
+        // afterwards, the answer would be stale by the time it is used.
         if self.beat() {
             self.settle(None);
         }

@@ -6,7 +6,7 @@
 //! lasts until the beat fails with `WouldBlock`, and the [`Exchange`] remembers what was
 //! sent and what has arrived. When ureq runs again, it sends and reads the same bytes to
 //! and from memory, and goes on where the last run stopped. The exchange also outlives
-//! ureq's run: the port follows the verdict first, and then the connection ends politely.
+//! ureq's run: the port follows the outcome first, and then the connection ends politely.
 
 use std::io::{ErrorKind, Read, Write};
 use std::mem;
@@ -29,7 +29,7 @@ pub const HEAD_LIMIT: usize = 16 * 1024;
 /// searches, in chunks of one byte.
 const ANSWER_LIMIT: usize = HEAD_LIMIT + 10 * 1024 * "1\r\nx\r\n".len();
 
-/// How much of an answer is read after the verdict, in bytes.
+/// How much of an answer is read after the outcome, in bytes.
 const REST_LIMIT: usize = 10 * 1024;
 
 /// What is true of an exchange between two runs of ureq.

@@ -30,7 +30,7 @@ pub fn unfold(answer: &mut Vec<u8>) -> bool {
                 return true;
             }
             text if head.len() == start => put(&mut head, &status(text), CODE_END),
-            // ureq refuses a 100 with headers, and nobody reads them.
+            // ureq rejects a 100 with headers, and nobody reads them.
             _ if is_interim(&head[start..]) => {}
             text @ [b' ' | b'\t', ..] if headers > 0 => {
                 head.truncate(head.len() - b"\r\n".len());
@@ -77,7 +77,7 @@ fn status(line: &[u8]) -> Vec<u8> {
 }
 
 /// Adds a line, with blanks for control characters from its byte `from` on: not for NUL,
-/// which curl refuses.
+/// which curl rejects.
 fn put(head: &mut Vec<u8>, line: &[u8], from: usize) {
     let is_control = |byte| matches!(byte, 0x01..=0x08 | 0x0b..=0x0c | 0x0e..=0x1f | 0x7f);
     let clean = |(at, &byte)| {

@@ -20,7 +20,7 @@ use crate::sys::{self, POLLIN, SO_REUSEADDR, SO_REUSEPORT};
 /// takes longer hangs in the kernel, and would not watch the lease.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How soon a helper looks again at a socket that does not listen yet when the lease has
+/// How soon a helper checks again a socket that does not listen yet when the lease has
 /// expired: for so long it may listen if the loop stands still again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -124,7 +124,7 @@ impl Helper {
             match self.news.recv_timeout(PATIENCE) {
                 Ok(News::Watching) => self.ahead -= 1,
                 Ok(News::Stopped(_)) => {}
-                Err(_) => return Err("the helper of an earlier opening hangs"),
+                Err(_) => return Err("the helper does not answer"),
             }
         }
         Ok(())

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// How long the port may stay open. The loop writes it, the helpers look at it.
+/// How long the port may stay open. The loop writes it, the helpers check it.
 #[derive(Debug)]
 pub struct Lease {
     start: Instant,

@@ -24,4 +24,4 @@ pub mod report;
 pub mod responder;
 pub mod signals;
 pub mod sys;
-pub mod values;
+mod values;

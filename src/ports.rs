@@ -2,10 +2,10 @@
 //! once. Closed means no listening socket, so that the kernel answers RST; a listener
 //! that merely stops accepting would still complete handshakes (kubernetes#103632).
 //!
-//! No other program gets the port meanwhile: from the first [`Ports::set`] to the end,
+//! No program of another user gets the port meanwhile: from the first [`Ports::set`] to the end,
 //! a second socket is bound to it and never listens.
 //!
-//! Each address has a helper thread from its first opening to the end. It accepts, and
+//! Each address has a helper thread from the first [`Ports::set`] to the end. It accepts, and
 //! watches the lease: if the loop stalls, the helper closes the port by itself. It never
 //! logs and takes no lock that the loop holds, so nothing that stalls the loop can stall
 //! it. Nor does the loop wait for a helper in order to close the port.
@@ -257,8 +257,8 @@ fn reserve(address: SocketAddr) -> io::Result<OwnedFd> {
 
 /// Listens beside the reservation. With SO_REUSEPORT on both, the kernel allows that to
 /// sockets of the same user only. With SO_REUSEADDR on both it would allow it to
-/// everybody: another user's program took the port between the two calls within ten
-/// openings. The listener has SO_REUSEADDR all the same, for connections of the last
+/// everybody: another user's program took the port between the two calls by opening
+/// 2. The listener has SO_REUSEADDR all the same, for connections of the last
 /// opening that are in TIME_WAIT; the reservation does not have it.
 fn listen(socket: &TcpListener, address: SocketAddr, reservation: &OwnedFd) -> io::Result<()> {
     sys::set(reservation, SO_REUSEPORT, true)?;

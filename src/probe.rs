@@ -139,8 +139,8 @@ impl Prober {
         if matches!(&asked, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) {
             return None;
         }
-        // If the process was stopped or the machine slept, the answer may have been true
-        // long ago although no wait timed out.
+        // If the process was stopped, the answer may have been true long ago although no
+        // wait timed out.
         let is_late = self.wire.exchange().end();
         Some(match asked {
             Err(error) => self.failed(&error),

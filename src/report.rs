@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_account_has_times_and_counts() {
+    fn status_has_times_and_counts() {
         let config = config();
         let mut reporter = Reporter::new(&config);
         cycle(&mut reporter, Duration::from_secs(59), "bad CC");

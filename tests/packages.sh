@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a release twice, in two folders and with two homes of cargo's packages, and
-# compares the bytes, so that whoever trusts the source can trust the binary on a node;
+# compares the bytes, so that trust in the source is trust in the binary on a node;
 # holds what is in the packages against the list of the .deb in Cargo.toml; asks lintian
 # and rpmlint. Leaves the release in target/dist, and in target/next an .rpm of another
 # version, for tests/systemd.sh.

@@ -1,4 +1,4 @@
-//! What CI can see of tests/ipvs.sh, which needs a scratch host: its load counts what
+//! What CI can see of tests/lab/ipvs.sh, which needs a scratch host: its load counts what
 //! happened.
 
 use std::process::Command;
@@ -30,7 +30,7 @@ fn the_load_counts_what_became_of_every_connection() {
     for (port, (name, _, ports)) in (1..).zip(wanted) {
         lines += &format!("{name} 127.0.1 {address}:{port} {ports}\n");
     }
-    let load = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ipvs/load.py");
+    let load = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/ipvs/load.py");
     // On a busy VM three answers once took more than 2 s.
     let mut command = Command::new("timeout");
     command.args(["--preserve-status", "8", "python3", load, "10", "5"]);

@@ -19,15 +19,6 @@ fn the_main_job_with_the_defaults() {
     assert!(healthport.child.try_wait().unwrap().is_none(), "it waits");
 }
 
-/// `cargo test` ignores what needs a tool or a long time, tests/run does not.
-#[test]
-fn ci_runs_every_test() {
-    assert!(include_str!("../../.ci/run").contains("tests/run"));
-    let run = include_str!("../run");
-    let times = run.matches("-- --include-ignored\n").count();
-    assert_eq!(times, 2, "the lab too");
-}
-
 #[test]
 fn the_budget_is_what_the_program_says() {
     let seconds = |cell: &str| {

@@ -90,8 +90,8 @@ fn documented_command_is_accepted() {
         let run = parse(args.split_whitespace().map(Into::into).collect());
         assert!(run.is_ok(), "tests/lab/README.md: {:?}", run.err());
     }
-    // tests/ipvs.sh starts routers too.
-    let mut words = include_str!("../ipvs.sh").split_whitespace();
+    // tests/lab/ipvs.sh starts routers too.
+    let mut words = include_str!("ipvs.sh").split_whitespace();
     words.find(|word| *word == "--router").unwrap();
     let words: Vec<_> = words.take_while(|word| *word != "\\").collect();
     assert_eq!(words.len(), 9, "{words:?}");

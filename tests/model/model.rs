@@ -141,7 +141,7 @@ fn expiry() {
     assert!(!kernel.can_be_stolen());
 }
 
-/// Opens and closes as fast as it can, while the helpers of earlier openings still end.
+/// Opens and closes as fast as it can, while the helper still ends the last opening.
 fn openings() {
     let kernel = Kernel::boot();
     let mut ports = ports(MAX_AGE);

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The run-time packages, ours included, and what each is for. No other may come
 /// in without somebody adding it here.
 const PACKAGES: &str = "
-base64                of ureq: user information in a URL, which ours refuses
+base64                of ureq: user information in a URL, which ours rejects
 bytes                 of http
 errno                 of signal-hook-registry: handlers leave errno as it was
 healthport            this

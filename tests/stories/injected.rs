@@ -43,7 +43,7 @@ fn a_helper_that_hangs_keeps_the_port_closed() {
     service.not_ready();
     healthport.closes();
     service.ready();
-    healthport.says("the helper of an earlier opening hangs");
+    healthport.says("the helper does not answer");
     assert!(!healthport.is_open());
     assert_eq!(healthport.status("Threads"), 2);
     drop(strace);

@@ -159,7 +159,7 @@ fn promtool_has_nothing_to_say() {
 }
 
 #[test]
-fn anything_else_is_refused() {
+fn other_requests_get_400() {
     let (_healthport, _service, metrics) = start(&[]);
     let is = |code: &str, request: &str| {
         let answer = send(metrics, request);
@@ -295,7 +295,7 @@ fn silent_clients_do_not_make_a_liveness_probe_wait() {
 /// Beyond the limit the client that has been silent longest is dropped, not one that
 /// sends something now and then.
 #[test]
-fn the_one_that_was_silent_longest_makes_room() {
+fn silent_longest_client_is_replaced() {
     let (_healthport, _service, metrics) = start(&[]);
     // Every client is dropped after a second, so a try that takes that long shows nothing.
     let mut conclusive = false;
@@ -343,7 +343,7 @@ fn ten_thousand_scrapes_leave_nothing() {
 }
 
 #[test]
-fn a_stalled_loop_still_answers_and_says_so() {
+fn stalled_loop_answers_503() {
     let metrics = SocketAddr::new(own_address(), 9100);
     let listen = metrics.to_string();
     let args = ["--metrics-listen", &listen, "--max-age", "2s"];

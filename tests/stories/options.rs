@@ -115,7 +115,7 @@ fn every_wrong_value_is_named() {
 
 /// No value, one that is not UTF-8, and one that is nearly as long as Linux allows, 128 KiB.
 #[test]
-fn every_option_names_itself_and_what_it_refuses() {
+fn wrong_values_name_option_and_range() {
     let (broken, long) = (OsStr::from_bytes(b"a\xffb"), "9".repeat(100_000));
     for (entry, option) in settings() {
         let is_in_the_table = WRONG.iter().any(|(wrong, ..)| *wrong == option);

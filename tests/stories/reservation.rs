@@ -133,9 +133,8 @@ fn nobody_else_can_listen_while_it_is_closed() {
     }
 }
 
-/// On a node with a wider net.ipv4.ip_local_port_range the kernel may choose the port for
-/// any connection, and while that lives the port could not open. The test has its own
-/// network, where the range can be narrow.
+/// The man page's CAVEATS say why. The test has its own network, where the range can be
+/// narrow.
 #[test]
 #[ignore = "needs unshare and ip"]
 fn the_kernel_does_not_choose_it_as_a_source_port() {

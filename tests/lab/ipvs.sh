@@ -4,7 +4,7 @@
 # never retries, and counts every connection. Prints a table for each experiment,
 # and one line per finding; the exit status is 0 if all are ok.
 #
-# usage: tests/ipvs.sh [--scale X] [EXPERIMENT[:EVENT]...]   as root, on a scratch host
+# usage: tests/lab/ipvs.sh [--scale X] [EXPERIMENT[:EVENT]...]   as root, on a scratch host
 #
 #   checks    each check of keepalived, every 2 s, down after two, up after one:
 #             start crash hung drain busy reload rolling
@@ -26,10 +26,10 @@
 # the kernel's modules stay loaded.
 set -u
 here=$(readlink -f "$(dirname "$0")")
-healthport=${here%/tests}/target/release/healthport
+healthport=${here%/tests/lab}/target/release/healthport
 lab=${healthport%/*}/lab # which is also the router
 
-refuse() { echo "tests/ipvs.sh: $*" >&2; exit 2; }
+refuse() { echo "tests/lab/ipvs.sh: $*" >&2; exit 2; }
 scale=1
 if [[ ${1-} = --scale ]]; then
   scale=${2-}
@@ -65,7 +65,7 @@ pause() { sleep "$(real "$1")"; }
 until_true() {
   local end=$((SECONDS + $1 + 20))
   until "${@:3}"; do
-    ((SECONDS < end)) || { echo "tests/ipvs.sh: waited $1 s in vain for $2" >&2; exit 1; }
+    ((SECONDS < end)) || { echo "tests/lab/ipvs.sh: waited $1 s in vain for $2" >&2; exit 1; }
     sleep 0.1
   done
 }
@@ -532,7 +532,7 @@ moves() {
   done < <(grep -v Deleted "$tmp/moves" | sed -n "s/^\[\([^]]*\)\].* 10.66.0.$((200 + $1))\/32 .*/\1/p")
 }
 
-echo "# tests/ipvs.sh --scale $scale ${*:-}"
+echo "# tests/lab/ipvs.sh --scale $scale ${*:-}"
 echo "# $(date +%F), Linux $(uname -r), $(keepalived --version 2>&1 | head -n 1 | cut -d ' ' -f 1-2), $(haproxy -v | head -n 1 | cut -d ' ' -f 1-3)"
 echo "# $(nproc) CPU ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)), $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB"
 network

@@ -1,4 +1,4 @@
-"""The load of tests/ipvs.sh: connects at a fixed rate, never retries, and counts
+"""The load of tests/lab/ipvs.sh: connects at a fixed rate, never retries, and counts
 what became of every single connection.
 
 usage: load.py RATE LIMIT < LINES

@@ -125,14 +125,16 @@ impl Drop for Folder {
 }
 
 /// Whether a connect to the port succeeds. The only other answer that it may give is a
-/// refusal.
+/// refusal, or a reset if the port closes between SYN-ACK and accept: the system calls
+/// that EPIPE in four of six runs of a story beside a busy VM.
 pub fn is_open(address: SocketAddr) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset};
     match TcpStream::connect_timeout(&address, PATIENCE) {
         Ok(_) => true,
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => false,
-        // The port closed between SYN-ACK and accept.
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
-        Err(error) => panic!("connect to {address}: {error}"),
+        Err(error) => match error.kind() {
+            ConnectionRefused | ConnectionReset | BrokenPipe => false,
+            _ => panic!("connect to {address}: {error}"),
+        },
     }
 }
 

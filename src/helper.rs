@@ -4,7 +4,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -24,39 +23,22 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// expired: for so long it may listen if the loop stands still again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// The socket of one opening, shared with the helper. Always a new one: listening again
-/// on one that was shut down would orphan connections in CLOSE_WAIT, and those block the
-/// port for good.
-#[derive(Debug)]
-pub struct Listener {
-    pub socket: TcpListener,
-    closed: AtomicBool,
+/// The socket of one opening, not yet bound, shared with the helper. Always a new one:
+/// listening again on one that was shut down would orphan connections in CLOSE_WAIT, and
+/// those block the port for good.
+pub fn listener(address: SocketAddr) -> io::Result<Arc<TcpListener>> {
+    let socket = sys::socket(address, &[SO_REUSEADDR, SO_REUSEPORT])?;
+    Ok(Arc::new(socket.into()))
 }
 
-impl Listener {
-    /// Not yet bound.
-    pub fn new(address: SocketAddr) -> io::Result<Arc<Listener>> {
-        let socket = sys::socket(address, &[SO_REUSEADDR, SO_REUSEPORT])?;
-        Ok(Arc::new(Listener {
-            socket: socket.into(),
-            closed: AtomicBool::new(false),
-        }))
-    }
-
-    pub fn close(&self) {
-        self.closed.store(true, SeqCst);
-        self.stop();
-    }
-
-    /// Stops listening: the next SYN gets RST, even while descriptors of the socket remain,
-    /// and a waiting helper wakes up. False if the socket did not listen.
-    fn stop(&self) -> bool {
-        match sys::shutdown(&self.socket) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => false,
-            // A security policy, perhaps. Only the end of the process closes the port now.
-            Err(error) => journal::die(&format!("cannot close the port: {}", reason(&error))),
-        }
+/// Stops listening: the next SYN gets RST, even while descriptors of the socket remain,
+/// and a waiting helper wakes up. False if the socket did not listen.
+pub fn stop(listener: &TcpListener) -> bool {
+    match sys::shutdown(listener) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => false,
+        // A security policy, perhaps. Only the end of the process closes the port now.
+        Err(error) => journal::die(&format!("cannot close the port: {}", reason(&error))),
     }
 }
 
@@ -67,14 +49,12 @@ pub struct Helper {
     news: Receiver<News>,
     /// How many listeners it was handed and does not watch yet, as far as is known.
     ahead: u32,
-    /// Whether it serves an open port, likewise.
-    serves: bool,
 }
 
 #[derive(Debug)]
 enum Order {
     /// From now on the lease closes this socket, which does not listen yet.
-    Watch(Arc<Listener>),
+    Watch(Arc<TcpListener>),
     /// It listens.
     Accept,
 }
@@ -82,7 +62,7 @@ enum Order {
 #[derive(Debug)]
 enum News {
     Watching,
-    /// With the error that ended it, or none if the loop or the lease did.
+    /// With the error of `accept`, or none if the lease has expired.
     Stopped(Option<io::Error>),
 }
 
@@ -105,12 +85,11 @@ impl Helper {
             orders,
             news,
             ahead: 0,
-            serves: false,
         })
     }
 
     /// Hands it a listener that does not listen yet.
-    pub fn watch(&mut self, listener: &Arc<Listener>) {
+    pub fn watch(&mut self, listener: &Arc<TcpListener>) {
         let _ = self.orders.send(Order::Watch(Arc::clone(listener)));
         self.ahead += 1;
     }
@@ -131,29 +110,23 @@ impl Helper {
     }
 
     /// The last listener listens now.
-    pub fn accept(&mut self) {
+    pub fn accept(&self) {
         let _ = self.orders.send(Order::Accept);
-        self.serves = true;
     }
 
-    /// Whether it no longer serves the open port: because of an error, or because the
-    /// lease expired.
-    pub fn has_stopped(&mut self) -> Option<Option<io::Error>> {
-        if !self.serves {
-            return Some(None);
+    /// The error with which it gave up the open port, if there was one.
+    pub fn failed(&self) -> Option<io::Error> {
+        match self.news.try_recv() {
+            Ok(News::Stopped(error)) => error,
+            _ => None,
         }
-        let Ok(News::Stopped(error)) = self.news.try_recv() else {
-            return None;
-        };
-        self.serves = false;
-        Some(error)
     }
 }
 
-/// What a helper does with one listener. Returns the error that ended it, or none if the
-/// loop closed the port or the lease expired.
+/// What a helper does with one listener. Returns the error that ended it (EINVAL if the
+/// loop closed the port, which needs no news of it), or none if the lease expired.
 fn serve(
-    listener: &Listener,
+    listener: &TcpListener,
     orders: &Receiver<Order>,
     lease: &Lease,
     connections: &Connections,
@@ -161,17 +134,17 @@ fn serve(
     while let Err(RecvTimeoutError::Timeout) =
         orders.recv_timeout(lease.left_or_expire().unwrap_or(RETRY))
     {
-        if lease.left_or_expire().is_none() && listener.stop() {
+        if lease.left_or_expire().is_none() && stop(listener) {
             return None;
         }
     }
     loop {
         let Some(left) = lease.left_or_expire() else {
-            listener.stop();
+            stop(listener);
             return None;
         };
-        let accepted = match sys::wait(&listener.socket, POLLIN, left) {
-            Ok(true) => listener.socket.accept().map(drop),
+        let accepted = match sys::wait(listener, POLLIN, left) {
+            Ok(true) => listener.accept().map(drop),
             // The lease has expired or was renewed.
             Ok(false) => continue,
             Err(error) => Err(error),
@@ -179,14 +152,13 @@ fn serve(
         match accepted {
             // Dropping the connection closes it: the handshake was the answer.
             Ok(()) => connections.add(),
-            Err(_) if listener.closed.load(SeqCst) => return None,
             Err(error) if is_transient(&error) => {}
             // Out of descriptors or memory, or an error that nobody foresaw. Accepting
             // again at once would spin; waiting would leave a port open that nobody
             // serves. The loop notices in its next cycle and opens the port again in
             // the one after.
             Err(error) => {
-                listener.stop();
+                stop(listener);
                 return Some(error);
             }
         }

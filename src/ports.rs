@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::accept::{BACKLOG, Connections};
-use crate::helper::{Helper, Listener};
+use crate::helper::{self, Helper};
 use crate::lease::Lease;
 use crate::reason::reason;
 use crate::sys::{self, SO_REUSEADDR, SO_REUSEPORT};
@@ -37,8 +37,8 @@ pub enum State {
 /// All listening addresses; they open and close together.
 #[derive(Debug)]
 pub struct Ports {
-    lease: Arc<Lease>,
-    connections: Arc<Connections>,
+    pub lease: Arc<Lease>,
+    pub connections: Arc<Connections>,
     ports: Vec<Port>,
 }
 
@@ -58,14 +58,6 @@ impl Ports {
             connections: Arc::default(),
             ports: addresses.iter().map(port).collect(),
         }
-    }
-
-    pub fn lease(&self) -> Arc<Lease> {
-        Arc::clone(&self.lease)
-    }
-
-    pub fn connections(&self) -> Arc<Connections> {
-        Arc::clone(&self.connections)
     }
 
     /// Renews the lease; false if an open port was closed because the lease had expired.
@@ -120,8 +112,8 @@ struct Port {
     helper: Option<Helper>,
     /// For the next opening: its helper watches it already, which takes three system
     /// calls and two changes of threads out of the reaction.
-    next: Option<Arc<Listener>>,
-    listener: Option<Arc<Listener>>,
+    next: Option<Arc<TcpListener>>,
+    listener: Option<Arc<TcpListener>>,
 }
 
 impl Port {
@@ -135,7 +127,7 @@ impl Port {
         let cannot_listen = |error| cannot_listen(address, &error);
         get(&mut self.reservation, || reserve(address)).map_err(cannot_listen)?;
         if open && self.listener.is_some() {
-            return self.look_after();
+            return self.look_after(lease);
         }
         let prepared = self.prepare(lease, connections);
         if !open {
@@ -149,7 +141,7 @@ impl Port {
         let helper = get(&mut self.helper, || Helper::start(lease, connections))?;
         let address = self.address;
         get(&mut self.next, || {
-            let listener = Listener::new(address)?;
+            let listener = helper::listener(address)?;
             helper.watch(&listener);
             Ok(listener)
         })
@@ -168,7 +160,7 @@ impl Port {
             .map_err(|problem| cannot_accept(address, problem))?;
         self.listener = self.next.take();
         let listens = match &self.listener {
-            Some(listener) => listen(&listener.socket, address, reservation),
+            Some(listener) => listen(listener, address, reservation),
             None => Err(io::ErrorKind::NotFound.into()),
         };
         helper.accept();
@@ -179,24 +171,22 @@ impl Port {
     }
 
     /// Whether the helper still serves the open port.
-    fn look_after(&mut self) -> Result<(), String> {
+    fn look_after(&mut self, lease: &Lease) -> Result<(), String> {
         let address = self.address;
-        match self.helper.as_mut().and_then(Helper::has_stopped) {
-            None => Ok(()),
-            // The next renewal closes the port, and `rise` must be earned again.
-            Some(None) => Err(cannot_accept(address, "the lease expired")),
-            // Stay closed for one cycle, so that a helper that fails at once cannot make
-            // us spin.
-            Some(Some(error)) => {
-                self.listener = None;
-                Err(cannot_accept(address, &reason(&error)))
-            }
+        // Stay closed for one cycle, so that a helper that fails at once cannot make us
+        // spin.
+        if let Some(error) = self.helper.as_ref().and_then(Helper::failed) {
+            self.listener = None;
+            return Err(cannot_accept(address, &reason(&error)));
         }
+        // The next renewal closes the port, and `rise` must be earned again.
+        let expired = || cannot_accept(address, "the lease expired");
+        lease.is_running().then_some(()).ok_or_else(expired)
     }
 
     fn discard(&mut self) {
-        if let (Some(listener), Some(helper)) = (self.next.take(), &mut self.helper) {
-            listener.close();
+        if let (Some(listener), Some(helper)) = (self.next.take(), &self.helper) {
+            helper::stop(&listener);
             helper.accept();
         }
     }
@@ -204,7 +194,7 @@ impl Port {
     /// Neither tells the helper nor waits for it: the kernel makes its `accept` fail.
     fn close(&mut self) {
         if let Some(listener) = self.listener.take() {
-            listener.close();
+            helper::stop(&listener);
         }
     }
 }

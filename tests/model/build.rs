@@ -23,7 +23,6 @@ fn main() {
                 "use std::net::{SocketAddr, TcpListener}",
                 "use {crate::kernel::TcpListener, std::net::SocketAddr}",
             ),
-            ("use std::sync::atomic", "use loom::sync::atomic"),
             ("use std::sync::mpsc", "use crate::kernel::mpsc"),
             ("use std::thread", "use loom::thread"),
             (

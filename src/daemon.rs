@@ -112,7 +112,7 @@ impl<W: World> Daemon<'_, W> {
                 break Some(self.world.now() - start);
             }
             if self.world.is_asked() {
-                self.report();
+                self.report("");
             }
             // The service may hang for as long as --timeout, but the port must close.
             if self.world.now() >= self.beat_due && self.beat() {
@@ -208,7 +208,7 @@ impl<W: World> Daemon<'_, W> {
             return;
         }
         let now = self.world.now();
-        let status = self.reporter.status();
+        let status = &self.reporter.status;
         if let Some(message) = self.updates.message(now, status) {
             match self.world.notify(&message) {
                 Ok(()) => self.updates.sent(now, status),
@@ -228,7 +228,7 @@ impl<W: World> Daemon<'_, W> {
             match self.world.sleep(wake.saturating_sub(self.world.now())) {
                 Wake::Time => {}
                 Wake::Report => {
-                    self.report();
+                    self.report("");
                     self.due = self.world.now();
                 }
                 Wake::Stop(signal) => return Some(signal),
@@ -243,22 +243,18 @@ impl<W: World> Daemon<'_, W> {
         }
     }
 
-    fn status(&self) -> String {
+    /// Logs the status, with its counts, after these words.
+    fn report(&mut self, words: &str) {
         let (checks, last) = self.world.checks();
-        self.reporter
-            .status_with_counts(self.world.now(), checks, last)
-    }
-
-    fn report(&mut self) {
-        let status = self.status();
-        self.world.log(Level::Info, &status);
+        let now = self.world.now();
+        let status = self.reporter.status_with_counts(now, checks, last);
+        self.world.log(Level::Info, &format!("{words}{status}"));
     }
 
     fn stop(&mut self, signal: &str) {
         self.world.set_port(false);
         // If this fails it is not worth a log line: systemd sent the signal.
         let _ = self.world.notify("STOPPING=1\nSTATUS=stopping");
-        let line = format!("{signal}: port closed, stopping; it was: {}", self.status());
-        self.world.log(Level::Info, &line);
+        self.report(&format!("{signal}: port closed, stopping; it was: "));
     }
 }

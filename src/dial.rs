@@ -6,7 +6,7 @@
 //! a newer glibc). And a health check that depends on DNS is a check of DNS.
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ureq::Error;
@@ -29,14 +29,10 @@ pub fn addresses(url: &Uri) -> Option<Vec<SocketAddr>> {
             (Ipv6Addr::LOCALHOST, port).into(),
         ]);
     }
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let address: IpAddr = match bare {
-        Some(bare) => bare.parse::<Ipv6Addr>().ok()?.into(),
-        None => host.parse::<Ipv4Addr>().ok()?.into(),
-    };
-    Some(vec![(address, port).into()])
+    if host.contains('%') {
+        return None; // a scope, which SocketAddr would take
+    }
+    Some(vec![format!("{host}:{port}").parse().ok()?])
 }
 
 /// [`addresses`] for ureq, whose own resolver calls getaddrinfo.

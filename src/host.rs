@@ -23,7 +23,7 @@ pub struct Host {
     start: Instant,
     prober: Prober,
     ports: Ports,
-    metrics: Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     drain_file: Option<PathBuf>,
     notify: Notify,
     signals: Signals,
@@ -42,10 +42,6 @@ impl Host {
             notify,
             signals,
         }
-    }
-
-    pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.metrics)
     }
 }
 
@@ -105,7 +101,7 @@ impl World for Host {
     }
 
     fn checks(&self) -> (u64, Option<Duration>) {
-        let connections = self.ports.connections();
+        let connections = &self.ports.connections;
         (connections.count(), connections.since_last())
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::{env, panic, process};
 
 use healthport::config::Config;
@@ -76,7 +77,7 @@ fn run(command: Command, config: &Config) -> Result<ExitCode, String> {
                 log::debug!(target: "healthport", "cannot lock the memory: {}", reason(&error));
             }
             if let Some(address) = config.metrics_listen {
-                responder::serve(address, config.interval, host.metrics())
+                responder::serve(address, config.interval, Arc::clone(&host.metrics))
                     .map_err(|error| format!("cannot serve metrics: {}", reason(&error)))?;
             }
             daemon::run(config, watchdog, &mut host);

@@ -11,25 +11,12 @@ use crate::lease::Lease;
 use crate::ports::{Ports, State};
 use crate::probe::{Outcome, ProbeResult};
 
-/// Upper bounds of the histogram, in microseconds and, as they are shown, in seconds. A
-/// local answer takes a millisecond, that of a router with a stuck HAProxy slightly more
-/// than 2.0 s; config.rs says why the default timeout is 10 s.
-const BUCKETS: [(u128, &str); 15] = [
-    (500, "0.0005"),
-    (1_000, "0.001"),
-    (2_500, "0.0025"),
-    (5_000, "0.005"),
-    (10_000, "0.01"),
-    (50_000, "0.05"),
-    (100_000, "0.1"),
-    (250_000, "0.25"),
-    (500_000, "0.5"),
-    (1_000_000, "1"),
-    (2_000_000, "2"),
-    (3_000_000, "3"),
-    (5_000_000, "5"),
-    (10_000_000, "10"),
-    (20_000_000, "20"),
+/// Upper bounds of the histogram, in microseconds. A local answer takes a millisecond, that
+/// of a router with a stuck HAProxy slightly more than 2.0 s.
+#[rustfmt::skip] // two rows
+const BUCKETS: [u64; 15] = [
+    500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 250_000,
+    500_000, 1_000_000, 2_000_000, 3_000_000, 5_000_000, 10_000_000, 20_000_000,
 ];
 
 /// What the loop, the helpers and the lease know, for /metrics.
@@ -63,8 +50,8 @@ impl Metrics {
     /// Starts all counters of these ports at zero.
     pub fn new(ports: &Ports) -> Metrics {
         Metrics {
-            lease: ports.lease(),
-            connections: ports.connections(),
+            lease: Arc::clone(&ports.lease),
+            connections: Arc::clone(&ports.connections),
             counters: Counters::default(),
             started: unix_millis(),
         }
@@ -149,11 +136,10 @@ impl Counters {
     }
 
     fn count_probe(&self, took: Duration, outcome: &Outcome, now: u64) {
-        let micros = took.as_micros();
-        let bucket = BUCKETS.iter().position(|&(bound, _)| micros <= bound);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS.iter().position(|&bound| micros <= bound);
         self.buckets[bucket.unwrap_or(BUCKETS.len())].fetch_add(1, Relaxed);
-        let microseconds = u64::try_from(micros).unwrap_or(0);
-        self.microseconds.fetch_add(microseconds, Relaxed);
+        self.microseconds.fetch_add(micros, Relaxed);
         self.results[outcome.result as usize].fetch_add(1, Relaxed);
         let status = outcome.status.unwrap_or(0);
         self.status.store(status.into(), Relaxed);
@@ -175,8 +161,13 @@ impl Counters {
     /// every scrape.
     fn durations(&self) -> Samples {
         let mut probes = 0;
-        let bounds = BUCKETS.iter().map(|(_, seconds)| *seconds).chain(["+Inf"]);
-        let bucket = |(bound, bucket): (&str, &AtomicU64)| {
+        let bound = |&micros: &u64| {
+            let seconds = fraction(micros, 1_000_000);
+            let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+            seconds.to_string()
+        };
+        let bounds = BUCKETS.iter().map(bound).chain(["+Inf".to_string()]);
+        let bucket = |(bound, bucket): (String, &AtomicU64)| {
             probes += bucket.load(Relaxed);
             (format!("_bucket{{le=\"{bound}\"}}"), probes.to_string())
         };

@@ -22,7 +22,8 @@ pub struct Reporter<'a> {
     ports: Vec<State>,
     /// The reasons that were logged since the port closed.
     reasons: Vec<String>,
-    status: String,
+    /// The state in words, for STATUS=.
+    pub status: String,
     since: Duration,
     probes: u64,
     bad: u64,
@@ -168,11 +169,6 @@ impl Reporter<'_> {
         list.join(", ")
     }
 
-    /// The state in words, for STATUS=.
-    pub fn status(&self) -> &str {
-        &self.status
-    }
-
     /// The status with its times and counts, for SIGUSR1 and the last line. `checks` is
     /// how many connections were accepted, `last` how long ago the last one was.
     pub fn status_with_counts(&self, now: Duration, checks: u64, last: Option<Duration>) -> String {
@@ -271,7 +267,7 @@ mod tests {
         for (now, facts, lines, state) in story {
             let logged = cycle(&mut reporter, Duration::from_secs(*now), facts);
             assert_eq!(logged, *lines, "lines at {now}");
-            assert_eq!(reporter.status(), *state, "state at {now}");
+            assert_eq!(reporter.status, *state, "state at {now}");
         }
     }
 

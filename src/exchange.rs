@@ -193,11 +193,10 @@ impl Exchange {
         while let Some(mut stream) = self.stream.as_ref().filter(|_| self.sent < end) {
             match stream.write(&self.output[self.sent - self.produced..amount]) {
                 Ok(length) => self.sent += length,
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock => self.wait(POLLOUT, Timeout::Global)?,
-                    _ => return Err(error.into()),
-                },
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.wait(POLLOUT, Timeout::Global)?;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         self.produced = end;
@@ -221,10 +220,8 @@ impl Exchange {
                         || self.input.len() > HEAD_LIMIT;
                 }
                 Ok(_) => return Ok(false),
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted | ErrorKind::WouldBlock => {}
-                    _ => return Err(error.into()),
-                },
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
             }
         }
         self.seen = self.input.len();

@@ -359,8 +359,13 @@ fn the_body_is_read_only_when_asked_for() {
     let sentence = r#"answered 200, but its body does not contain "is \"ready\"""#;
     assert_eq!(outcome.sentence, sentence);
     // Its size ends what never becomes an answer.
-    let interim = Flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n");
-    assert_eq!(given(interim, &["-t20s"]).result, Protocol);
+    for endless in [
+        Flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        Flood(chunked, b"the length of a chunk"),
+    ] {
+        let outcome = given(endless, &["-t20s", "--expect-body=ok"]);
+        assert_eq!(outcome.result, Protocol, "{outcome:?}");
+    }
 }
 
 /// The port follows the head; the connection ends when the service has written its answer.

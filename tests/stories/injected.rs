@@ -63,6 +63,18 @@ fn a_loop_that_stalls_in_listen_loses_the_port() {
     assert_eq!(service.connections(), probes, "the loop still stalls");
 }
 
+/// accept(2) hands such errors of a new connection on; the listener is well.
+#[test]
+#[ignore = "needs strace"]
+fn connection_lost_before_accept_keeps_the_port_open() {
+    let (service, healthport) = opened(&["--interval", "100ms"]);
+    let _strace = Tracer::inject(&healthport, &["accept4:error=ECONNABORTED:when=1"]);
+    assert!(healthport.is_open());
+    let enough = service.connections() + 3;
+    eventually("three cycles", || service.connections() >= enough);
+    assert_eq!(healthport.count("port closed: cannot accept"), 0);
+}
+
 /// The lease expires before listen(2): the helper looks again until the socket listens.
 #[test]
 #[ignore = "needs strace"]

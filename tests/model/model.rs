@@ -5,7 +5,7 @@
 //!     cd tests/model && RUSTFLAGS= cargo run --release [PREEMPTIONS]
 //!
 //! prints the number of interleavings, in about 8 s. It explores the first story in full,
-//! the others with up to 3 preemptions, or as many as you say: 4 take about 3 minutes.
+//! the others with up to 3 preemptions, or as many as you say: 4 take half an hour at least.
 //! (RUSTFLAGS is empty because loom needs a procedural macro, which .cargo/config.toml
 //! rules out.)
 

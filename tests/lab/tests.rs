@@ -158,6 +158,8 @@ fn changing_routes_take_no_healthy_node_out() -> Result<()> {
         assert!(lab.closes(*hasty)? >= 5, "{hasty}");
     }
     assert_eq!(outcomes[0].taken_out, 0);
+    // Not of 3 s, whose moments a check can miss: 0 to 6 of them were seen, here 33 to 39.
+    assert!(outcomes[2].taken_out > 0, "{:?}", outcomes[2]);
     Ok(())
 }
 
